@@ -1,0 +1,70 @@
+"""Train trading agents in one batch environment; judge them in another, written on its own.
+
+The public names are loaded when first used, so that ``import batchenv`` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchenv.agent import Agent
+    from batchenv.batch import BatchTradingEnv
+    from batchenv.config import AgentConfig, BacktestConfig, EnvConfig, RunConfig
+    from batchenv.errors import BatchenvError
+    from batchenv.fast import FastTrainingEnv
+    from batchenv.features import FeatureScaler, available_features, register_feature
+    from batchenv.market import MarketData
+    from batchenv.rewards import register_reward
+    from batchenv.sb3 import TradingVecEnv
+
+_HOME = {
+    "Agent": "agent",
+    "AgentConfig": "config",
+    "BacktestConfig": "config",
+    "BatchTradingEnv": "batch",
+    "BatchenvError": "errors",
+    "EnvConfig": "config",
+    "FastTrainingEnv": "fast",
+    "FeatureScaler": "features",
+    "MarketData": "market",
+    "RunConfig": "config",
+    "TradingVecEnv": "sb3",
+    "available_features": "features",
+    "register_feature": "features",
+    "register_reward": "rewards",
+}
+
+__all__ = [
+    "Agent",
+    "AgentConfig",
+    "BacktestConfig",
+    "BatchTradingEnv",
+    "BatchenvError",
+    "EnvConfig",
+    "FastTrainingEnv",
+    "FeatureScaler",
+    "MarketData",
+    "RunConfig",
+    "TradingVecEnv",
+    "available_features",
+    "register_feature",
+    "register_reward",
+]
+
+try:
+    __version__ = version("batchenv")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"batchenv.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'batchenv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

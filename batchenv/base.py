@@ -1,0 +1,201 @@
+"""What every environment is built from, and what the two scalar environments have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from batchenv.config import EnvConfig, as_env_config
+from batchenv.episodes import EpisodeSchedule, check_seed
+from batchenv.errors import ConfigError, EnvironmentStateError, FeatureError, MarketDataError, did_you_mean
+from batchenv.features import FeatureMatrix, FeatureScaler, compute_features
+from batchenv.market import MarketData
+from batchenv.spaces import ActionSpec, ObservationLayout
+
+
+@dataclass(frozen=True)
+class TradingTask:
+    """A market, the rules, and all that follows from them before the first step.
+
+    Attributes:
+        market: The bars.
+        config: The rules.
+        features: Precomputed features, float32 ``[bars, features * symbols]``.
+        actions: The action of one lane.
+        layout: The observation of one lane.
+        schedule: Where episodes start and end.
+    """
+
+    market: MarketData
+    config: EnvConfig
+    features: FeatureMatrix
+    actions: ActionSpec
+    layout: ObservationLayout
+    schedule: EpisodeSchedule
+
+    @classmethod
+    def build(
+        cls,
+        market: Any,
+        config: EnvConfig | Mapping[str, Any] | str | Path,
+        features: Sequence[str] | None = None,
+        scaler: FeatureScaler | None = None,
+    ) -> TradingTask:
+        """Put a task together and check that its parts fit.
+
+        Args:
+            market: `MarketData`, or a DataFrame that `MarketData.from_frame` takes.
+            config: The rules: `EnvConfig`, a mapping, or the path of a JSON file.
+            features: Feature names; None takes ``config.features``.
+            scaler: Feature scaling of an earlier run; None fits it on the training part of the market.
+
+        Raises:
+            ConfigError: The configuration is not valid, or asks for what the market does not have.
+            MarketDataError: The history is too short.
+            FeatureError: A feature is unknown or cannot be computed.
+        """
+        rules = as_env_config(config)
+        bars = market if isinstance(market, MarketData) else MarketData.from_frame(market)
+        if isinstance(features, str):
+            raise FeatureError(f"features: got the string {features!r}, expected a list of names")
+        names = rules.features if features is None else tuple(features)
+        if rules.fill == "next_open" and bars.open is None:
+            raise ConfigError(
+                "fill: 'next_open' needs open prices, and these data have closes only; "
+                "expected 'next_close' (or 'close', which is optimistic)"
+            )
+        matrix = compute_features(bars, names, scaler=scaler, scaling=rules.feature_scaling)
+        schedule = EpisodeSchedule.build(
+            bars.n_bars, matrix.first_bar, rules.episode_config.length, rules.episode_config.random_start
+        )
+        layout = ObservationLayout(matrix.names, bars.symbols, rules.observation_config, matrix.scaler.clip)
+        actions = ActionSpec(rules.action_config, bars.symbols)
+        return cls(bars, rules, matrix, actions, layout, schedule)
+
+
+class BaseTradingEnv(gymnasium.Env[npt.NDArray[np.float32], Any]):
+    """One lane as a `gymnasium.Env`: spaces, seeding and the clock; the money is left to the subclass.
+
+    Attributes:
+        task: Market, rules, features and layout.
+        seed_value: The seed in force.
+        lane: The lane this environment plays.
+        episode: Number of the current episode, counted from 0 since seeding; -1 before the first reset.
+        start: First bar of the episode.
+        end: Last bar of the episode.
+        bar: The current bar.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+
+    def __init__(
+        self,
+        market: Any,
+        config: EnvConfig | Mapping[str, Any] | str | Path,
+        features: Sequence[str] | None = None,
+        *,
+        scaler: FeatureScaler | None = None,
+        seed: int | None = None,
+        lane: int = 0,
+    ) -> None:
+        """Build the environment.
+
+        Args:
+            market: `MarketData`, or a DataFrame that `MarketData.from_frame` takes.
+            config: `EnvConfig`, a mapping, or the path of a JSON file.
+            features: Feature names; None takes ``config.features``.
+            scaler: Feature scaling of an earlier run; None fits it on the training part of the market.
+            seed: Seed of the episode starts; None draws one.
+            lane: Which lane of a batch this environment repeats.
+
+        Raises:
+            BatchenvError: As `TradingTask.build` says.
+        """
+        self.task = TradingTask.build(market, config, features, scaler)
+        self.market = self.task.market
+        self.config = self.task.config
+        self.observation_space = self.task.layout.space
+        self.action_space = self.task.actions.space
+        self.render_mode = None
+        self.seed_value = check_seed(seed)
+        self.lane = lane
+        self.episode = -1
+        self.start = self.end = self.bar = 0
+        self._running = False
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Feature names, in the order of the observation."""
+        return self.task.features.names
+
+    @property
+    def scaler(self) -> FeatureScaler:
+        """Feature scaling in force."""
+        return self.task.features.scaler
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """Start the next episode.
+
+        Args:
+            seed: A new seed, which also counts episodes from 0 again; None goes on with the next episode.
+            options: ``lane`` and ``episode`` choose which episode of which lane to play; ``start`` chooses the
+                start bar outright.
+
+        Returns:
+            The first observation, float32 ``[size]``, and an info dict.
+
+        Raises:
+            ConfigError: Wrong seed or options.
+        """
+        super().reset(seed=None if seed is None else check_seed(seed))
+        if seed is not None:
+            self.seed_value = check_seed(seed)
+            self.episode = -1
+        options = dict(options or {})
+        known = ("lane", "episode", "start")
+        for key, value in options.items():
+            if key not in known:
+                raise ConfigError(
+                    f"options: unknown key {key!r}{did_you_mean(key, known)}; expected {', '.join(known)}"
+                )
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+                raise ConfigError(f"options[{key!r}]: got {value!r}, expected a non-negative integer")
+        self.lane = int(options.get("lane", self.lane))
+        self.episode = int(options.get("episode", self.episode + 1))
+        schedule = self.task.schedule
+        lanes, episodes = np.array([self.lane], np.int64), np.array([self.episode], np.int64)
+        starts, ends = schedule.bars(self.seed_value, lanes, episodes)
+        self.start, self.end = int(starts[0]), int(ends[0])
+        if "start" in options:
+            self.start = int(options["start"])
+            if not schedule.first <= self.start <= schedule.last:
+                raise ConfigError(
+                    f"options['start']: got bar {self.start}, expected a bar from {schedule.first} to {schedule.last}"
+                )
+            self.end = self.market.n_bars - 1 if schedule.length is None else self.start + schedule.length
+        self.bar = self.start
+        self._running = True
+        return self._begin(), self._info()
+
+    def _check_running(self) -> None:
+        if not self._running:
+            raise EnvironmentStateError("step: the episode is over or has not begun; expected a call of reset() first")
+
+    def _begin(self) -> npt.NDArray[np.float32]:
+        """Open the account at ``self.start`` and return the first observation."""
+        raise NotImplementedError
+
+    def _info(self) -> dict[str, Any]:
+        """Return the info dict of the current bar."""
+        raise NotImplementedError
+
+
+__all__ = ["BaseTradingEnv", "MarketDataError", "TradingTask"]

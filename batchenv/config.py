@@ -1,0 +1,350 @@
+"""Configurations: frozen pydantic models read from JSON. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from batchenv.errors import ConfigError, did_you_mean
+
+Fill = Literal["next_open", "next_close", "close"]
+ActionMode = Literal["trade", "weights", "shares", "discrete"]
+Algorithm = Literal["ppo", "a2c", "sac", "td3", "dqn"]
+
+
+class ConfigModel(BaseModel):
+    """Base of all configurations: frozen, strict types, unknown keys refused, errors as `ConfigError`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def model_validate(cls, obj: Any, **kwargs: Any) -> Self:
+        """Build a configuration from a mapping.
+
+        Raises:
+            ConfigError: A key is missing or unknown, or a value is wrong; the message names key, value and
+                expectation.
+        """
+        try:
+            return super().model_validate(obj, **kwargs)
+        except ValidationError as error:
+            raise ConfigError(_explain(cls, error)) from None
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Self:
+        """Read a configuration from a JSON file.
+
+        Raises:
+            ConfigError: The file cannot be read, is not JSON, repeats a key, or fails validation.
+        """
+        content = read_json(path)
+        try:
+            return cls.model_validate(content)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def updated(self, **changes: Any) -> Self:
+        """Return a validated copy with some fields replaced; what was left to its default stays so."""
+        return type(self).model_validate({**self.model_dump(exclude_unset=True), **changes})
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ConfigError: The file cannot be read, is not valid JSON, or gives a key twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in seen:
+                raise ConfigError(f"{path}: key {key!r} is given twice in one object")
+            seen[key] = value
+        return seen
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the file: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8, expected JSON") from None
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}") from None
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> str:
+    """Turn pydantic's findings into one line each: key, value, expectation."""
+    lines = [_explain_one(model, detail) for detail in error.errors(include_url=False)]
+    return lines[0] if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+
+
+def _explain_one(model: type[BaseModel], detail: ErrorDetails) -> str:
+    path = [str(part) for part in detail["loc"] if not str(part).startswith("function-")]
+    key = ".".join(path) or model.__name__
+    if detail["type"] == "extra_forbidden":
+        known = _fields_at(model, path[:-1])
+        return f"{key}: unknown key{did_you_mean(path[-1], known)}; expected one of: {', '.join(sorted(known))}"
+    if detail["type"] == "missing":
+        return f"{key}: this key is missing"
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{key}: {message}, got {_short(detail['input'])}"
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    current: Any = model
+    for part in path:
+        annotation = current.model_fields[part].annotation
+        candidates = (annotation, *getattr(annotation, "__args__", ()))
+        current = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(current.model_fields)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _date(value: str) -> str:
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("should be an ISO date such as '2010-01-01'") from None
+    return value
+
+
+IsoDate = Annotated[str, AfterValidator(_date)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class PortfolioConfig(ConfigModel):
+    """The account.
+
+    Attributes:
+        initial_cash: Money at the start of an episode.
+        trade_limit_percent: Largest order of `trade` and `discrete` mode, as a fraction of equity (0.1 is 10%).
+        maintain_history: Whether the evaluation tier records every step.
+        bankruptcy_fraction: The episode terminates at this fraction of ``initial_cash``.
+    """
+
+    initial_cash: float = Field(100_000.0, gt=0)
+    trade_limit_percent: float = Field(0.1, gt=0, le=1)
+    maintain_history: bool = False
+    bankruptcy_fraction: float = Field(0.0, ge=0, lt=1)
+
+
+class CostConfig(ConfigModel):
+    """What trading costs.
+
+    Attributes:
+        fee_rate: Fee as a fraction of an order's notional.
+        slippage_rate: How much worse than the fill price an order executes, as a fraction.
+    """
+
+    fee_rate: float = Field(0.001, ge=0, lt=1)
+    slippage_rate: float = Field(0.0005, ge=0, lt=1)
+
+
+class ActionConfig(ConfigModel):
+    """How an action becomes orders (rule 2.2).
+
+    Attributes:
+        mode: `trade`, `weights`, `shares` or `discrete`.
+        max_shares: Largest order of `shares` mode, in shares.
+        joint: `discrete` only: one number for all symbols (a `Discrete` space, as DQN needs) in place of one each.
+    """
+
+    mode: ActionMode = "trade"
+    max_shares: float = Field(100.0, gt=0)
+    joint: bool = False
+
+    @model_validator(mode="after")
+    def _joint_is_discrete(self) -> Self:
+        if self.joint and self.mode != "discrete":
+            raise ValueError(f"joint applies to mode 'discrete' only, not {self.mode!r}")
+        return self
+
+
+class RewardConfig(ConfigModel):
+    """The reward: its type, its factor and its own settings (rule 7).
+
+    Attributes:
+        type: A built-in or registered reward.
+        reward_scaling: Factor on the finished reward.
+        kwargs: Settings of the type; `turnover_penalty` and `drawdown_penalty` work with every training type.
+    """
+
+    type: str = "fast_profit_reward"
+    reward_scaling: float = Field(1.0, gt=0)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class EpisodeConfig(ConfigModel):
+    """Episodes (rule 6.3).
+
+    Attributes:
+        length: Steps per episode; null runs to the end of the data.
+        random_start: Draw the start bar of each episode from (seed, lane, episode).
+    """
+
+    length: int | None = Field(None, ge=1)
+    random_start: bool = False
+
+
+class ObservationConfig(ConfigModel):
+    """Optional parts of an observation (rule 5.1)."""
+
+    unrealized_pnl: bool = False
+    time_left: bool = False
+
+
+class EnvConfig(ConfigModel):
+    """One trading environment, for either tier."""
+
+    features: Names = ()
+    feature_scaling: Literal["standard", "none"] = "standard"
+    portfolio_config: PortfolioConfig = Field(default_factory=PortfolioConfig)
+    cost_config: CostConfig = Field(default_factory=CostConfig)
+    action_config: ActionConfig = Field(default_factory=ActionConfig)
+    reward_config: RewardConfig = Field(default_factory=RewardConfig)
+    episode_config: EpisodeConfig = Field(default_factory=EpisodeConfig)
+    observation_config: ObservationConfig = Field(default_factory=ObservationConfig)
+    fill: Fill = "next_open"
+
+
+class DataConfig(ConfigModel):
+    """Where prices come from and how they are divided.
+
+    Attributes:
+        source: "bundled", or the path of a CSV or Parquet file.
+        train_end: First date of the held-out part.
+        validation_fraction: Last part of the bars before ``train_end``, kept from training to choose the best model.
+        symbols: Symbols to use; null for all.
+        start: First date to use; null for the first of the data.
+        end: First date not to use; null to use the data to their end.
+        adjusted: Whether prices are adjusted by ``adj_close``, where the data have it.
+    """
+
+    source: str = "bundled"
+    train_end: IsoDate
+    validation_fraction: float = Field(0.2, ge=0, le=0.5)
+    symbols: Names | None = None
+    start: IsoDate | None = None
+    end: IsoDate | None = None
+    adjusted: bool = True
+
+
+class AgentConfig(ConfigModel):
+    """The learning algorithm.
+
+    Attributes:
+        algorithm: The stable-baselines3 algorithm.
+        policy: Its policy class.
+        n_envs: Lanes trained at once.
+        total_timesteps: Lane-steps to train for.
+        hyperparameters: Passed to the algorithm as they are.
+        normalize_reward: Divide rewards by their running scale (stable-baselines3 `VecNormalize`) while training.
+        evaluations: How often the agent is judged on the validation part during training.
+        checkpoints: How many intermediate models are kept.
+        n_threads: Threads of torch and of the environment.
+        device: The torch device.
+    """
+
+    algorithm: Algorithm = "ppo"
+    policy: str = "MlpPolicy"
+    n_envs: int = Field(256, ge=1)
+    total_timesteps: int = Field(1_000_000, ge=1)
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    normalize_reward: bool = True
+    evaluations: int = Field(10, ge=0)
+    checkpoints: int = Field(4, ge=0)
+    n_threads: int = Field(1, ge=1)
+    device: str = "cpu"
+
+
+class BacktestConfig(ConfigModel):
+    """A backtest in the evaluation tier. Sections given here replace those keys of the environment's own.
+
+    Attributes:
+        reward_config: Reward to report; null keeps the environment's.
+        portfolio_config: Account settings to change.
+        cost_config: Cost settings to change.
+        risk_free_rate: Yearly rate in the Sharpe and Sortino ratios.
+        model: Model to test when a configuration is given in place of a run folder: a zip file of
+            stable-baselines3.
+        rebalance_bars: Bars between rebalances of the equal-weight baseline.
+        deterministic: Whether the agent acts without exploration.
+        vectorbt: Whether VectorBT's statistics are computed too.
+    """
+
+    reward_config: RewardConfig | None = None
+    portfolio_config: PortfolioConfig = Field(default_factory=PortfolioConfig)
+    cost_config: CostConfig = Field(default_factory=CostConfig)
+    risk_free_rate: float = Field(0.0, gt=-1)
+    model: str | None = None
+    rebalance_bars: int = Field(21, ge=1)
+    deterministic: bool = True
+    vectorbt: bool = True
+
+    def resolved(self, env: EnvConfig) -> Self:
+        """Return this section with every key it leaves open taken from ``env``, so that it stands alone."""
+        return self.updated(
+            reward_config=(self.reward_config or env.reward_config).model_dump(),
+            portfolio_config=env.portfolio_config.updated(
+                **{**self.portfolio_config.model_dump(exclude_unset=True), "maintain_history": True}
+            ).model_dump(),
+            cost_config=env.cost_config.updated(**self.cost_config.model_dump(exclude_unset=True)).model_dump(),
+        )
+
+    def applied_to(self, env: EnvConfig) -> EnvConfig:
+        """Return ``env`` as a backtest runs it: this section's changes, one episode over all bars, full history."""
+        own = self.resolved(env)
+        return env.updated(
+            reward_config=(self.reward_config or env.reward_config).model_dump(),
+            portfolio_config=own.portfolio_config.model_dump(),
+            cost_config=own.cost_config.model_dump(),
+            episode_config={"length": None, "random_start": False},
+        )
+
+
+class RunConfig(ConfigModel):
+    """A complete run: data, environment, agent and backtest.
+
+    Attributes:
+        imports: Modules or Python files imported first, so that they can register features and rewards.
+        seed: Seed of everything random.
+    """
+
+    data: DataConfig
+    env: EnvConfig = Field(default_factory=EnvConfig)
+    agent: AgentConfig = Field(default_factory=AgentConfig)
+    backtest: BacktestConfig = Field(default_factory=BacktestConfig)
+    seed: int = Field(0, ge=0, lt=2**32)
+    imports: Names = ()
+
+    def resolved(self) -> Self:
+        """Return the configuration with the backtest's open keys filled from the environment's."""
+        return self.updated(backtest=self.backtest.resolved(self.env).model_dump())
+
+
+def as_env_config(config: EnvConfig | Mapping[str, Any] | str | Path) -> EnvConfig:
+    """Return an `EnvConfig` from one, from a mapping, or from the path of a JSON file.
+
+    Raises:
+        ConfigError: The configuration is not valid.
+    """
+    if isinstance(config, EnvConfig):
+        return config
+    if isinstance(config, Mapping):
+        return EnvConfig.model_validate(dict(config))
+    if isinstance(config, (str, Path)):
+        return EnvConfig.from_json(config)
+    raise ConfigError(f"config: got {type(config).__name__}, expected EnvConfig, a mapping, or the path of a JSON file")

@@ -1,0 +1,1 @@
+"""Market data shipped with the package; ``PROVENANCE.md`` tells where they come from, and the terms."""

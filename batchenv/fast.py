@@ -1,0 +1,96 @@
+"""FastTrainingEnv: one lane of the training tier as a `gymnasium.Env`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batchenv.base import BaseTradingEnv
+from batchenv.config import EnvConfig
+from batchenv.features import FeatureScaler
+from batchenv.kernel.engine import Engine
+
+
+class FastTrainingEnv(BaseTradingEnv):
+    """The same lane that `BatchTradingEnv` advances by the thousand, alone.
+
+    ``info`` holds ``bar`` and ``equity`` (money), and ``episode`` on the last step: ``r`` (sum of rewards), ``l``
+    (steps), ``t`` (seconds since construction).
+    """
+
+    def __init__(
+        self,
+        market: Any,
+        config: EnvConfig | Mapping[str, Any] | str | Path,
+        features: Sequence[str] | None = None,
+        *,
+        scaler: FeatureScaler | None = None,
+        seed: int | None = None,
+        lane: int = 0,
+    ) -> None:
+        """Build the environment; the arguments are those of `BaseTradingEnv`.
+
+        Raises:
+            BatchenvError: As `TradingTask.build` says; `ConfigError` for a reward that needs history.
+        """
+        super().__init__(market, config, features, scaler=scaler, seed=seed, lane=lane)
+        self._engine = Engine(self.task, 1)
+        self._which = np.zeros(1, np.int64)
+        self._return = 0.0
+        self._born = time.perf_counter()
+
+    @property
+    def cash(self) -> float:
+        """Cash in money."""
+        return float(self._engine.lanes.cash[0])
+
+    @property
+    def holdings(self) -> npt.NDArray[np.float64]:
+        """Shares held, float64 ``[symbols]``."""
+        return self._engine.lanes.holdings[0].copy()
+
+    @property
+    def equity(self) -> float:
+        """Cash plus positions at the mark, in money."""
+        return float(self._engine.lanes.equity[0])
+
+    def step(self, action: Any) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Take the lane over one bar.
+
+        Args:
+            action: float32 ``[symbols]``; integers in `discrete` mode, one integer when joint.
+
+        Returns:
+            Observation float32 ``[size]``, reward, terminated, truncated, info.
+
+        Raises:
+            ActionError: Wrong shape, NaN or infinity; nothing has changed then.
+            EnvironmentStateError: The episode is over, or there was no reset yet.
+        """
+        self._check_running()
+        engine = self._engine
+        engine.advance(self.task.actions.numbers(np.asarray(action)[None], 1))
+        out = engine.out
+        self.bar += 1
+        reward = float(out.reward[0])
+        terminated, truncated = bool(out.terminated[0]), bool(out.truncated[0])
+        self._return += reward
+        info = self._info()
+        if terminated or truncated:
+            self._running = False
+            seconds = round(time.perf_counter() - self._born, 6)
+            info["episode"] = {"r": self._return, "l": self.bar - self.start, "t": seconds}
+        return out.observation[0].copy(), reward, terminated, truncated, info
+
+    def _begin(self) -> npt.NDArray[np.float32]:
+        self._return = 0.0
+        self._engine.open(self._which, np.array([self.start]), np.array([self.end]))
+        return self._engine.out.observation[0].copy()
+
+    def _info(self) -> dict[str, Any]:
+        return {"bar": self.bar, "equity": self.equity}

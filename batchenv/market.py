@@ -1,0 +1,417 @@
+"""MarketData: the bars of all symbols as frozen, validated matrices, and the split into train and test.
+
+A matrix is float64 [bars, symbols], read-only, and NaN where a symbol has no bar (before its listing, after
+its delisting, on a day without trade). Everything downstream reads these matrices; nothing downstream reads
+pandas.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from batchenv.errors import MarketDataError, did_you_mean
+from batchenv.loaders import (
+    Bars,
+    BoolArray,
+    FloatArray,
+    Origin,
+    TimeArray,
+    check_bars,
+    format_time,
+    frame_to_bars,
+    parse_time,
+    read_bundled,
+    read_csv,
+    read_parquet,
+)
+
+__all__ = ["MarketData"]
+
+DateLike = str | dt.date | dt.datetime | np.datetime64 | pd.Timestamp
+
+ALL_BARS = -1
+"""Value of ``fit_bars`` at construction that stands for every row of history and part."""
+
+_OPTIONAL = ("open", "high", "low", "volume")
+_Array = TypeVar("_Array", bound=np.ndarray[Any, Any])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MarketData:
+    """Bars of one or more symbols on one common clock.
+
+    Attributes:
+        symbols: Column names of every matrix.
+        timestamps: datetime64[ns] [bars], strictly increasing, without time zone (UTC where the source had
+            one).
+        close: float64 [bars, symbols], currency per share; NaN where the symbol has no bar.
+        open: As ``close``; None where the data have no opens.
+        high: As ``close``; None where the data have no highs.
+        low: As ``close``; None where the data have no lows.
+        volume: float64 [bars, symbols], shares; 0 where a bar states none, NaN where there is no bar; or
+            None.
+        columns: The user's own extra numeric columns, by name; float64 [bars, symbols], NaN allowed.
+        history: The bars before the first bar of this part, for warm-up; None when there are none.
+        fit_bars: How many leading rows of history + this part statistics (a feature scaler) may be fitted on.
+        source: Where the data come from: ``bundled``, a path, or a label.
+
+    Raises:
+        MarketDataError: Shapes, timestamps, prices or history do not fit together.
+    """
+
+    symbols: tuple[str, ...]
+    timestamps: TimeArray
+    close: FloatArray
+    open: FloatArray | None = None
+    high: FloatArray | None = None
+    low: FloatArray | None = None
+    volume: FloatArray | None = None
+    columns: Mapping[str, FloatArray] = field(default_factory=dict)
+    history: MarketData | None = None
+    fit_bars: int = ALL_BARS
+    source: str = "<arrays>"
+
+    # --- ways in --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def bundled(cls, adjusted: bool = True) -> MarketData:
+        """Return the real daily bars shipped with the package: AAPL, FB, GOOG, IBM, MSFT, 2000-03 to 2013-03.
+
+        GOOG lists in August 2004 and FB in May 2012; before that they have no bars.
+
+        Args:
+            adjusted: Adjust prices for splits and dividends; see :meth:`from_frame`.
+        """
+        return cls._from_bars(frame_to_bars(read_bundled(), Origin("bundled"), adjusted=adjusted), "bundled")
+
+    @classmethod
+    def from_frame(cls, df: pd.DataFrame, adjusted: bool = True, source: str = "<frame>") -> MarketData:
+        """Take bars from a pandas frame, in any of three shapes.
+
+        1. Long: one row per date and symbol, with columns date, symbol, open, high, low, close, volume,
+           adj_close (any case; ticker, tic or asset for symbol; datetime, timestamp or time for date; the
+           date may be the index). date, symbol and close are required; without a symbol column, all rows are
+           one symbol, ``ASSET``. An absent row means that the symbol has no bar; a row that is there must
+           hold valid prices. Further numeric columns are kept in ``columns``. Symbols are sorted
+           alphabetically.
+        2. Wide, closes only: index (or a date column) = dates, columns = symbols, NaN = no bar.
+        3. Wide with 2-level columns, (field, symbol) or (symbol, field), as yfinance gives it; NaN in all
+           price fields = no bar. Further numeric fields are kept in ``columns``.
+
+        Small inconsistencies that vendors are known for (an open slightly outside low..high) are accepted.
+
+        Args:
+            df: The frame; it is not changed.
+            adjusted: Where the frame has adj_close, use it as close and multiply open, high and low by
+                adj_close / close. The volume is left as it is. Otherwise adj_close is ignored.
+            source: Name of the data in messages.
+
+        Raises:
+            MarketDataError: A date cannot be parsed, is duplicated or out of order; a price is missing, not
+                finite or not positive; high is below low; a volume is negative; a column is missing or
+                repeated; or there are fewer than 2 bars.
+        """
+        return cls._from_bars(frame_to_bars(df, Origin(source), adjusted=adjusted), source)
+
+    @classmethod
+    def from_csv(cls, path: str | Path, adjusted: bool = True, source: str | None = None) -> MarketData:
+        """Read a long or a wide close-only CSV file, plain or compressed; dates as ISO 8601 text.
+
+        Args:
+            path: The file.
+            adjusted: As in :meth:`from_frame`.
+            source: Name of the data in messages; the path by default.
+
+        Raises:
+            MarketDataError: The file is missing or unreadable, or as in :meth:`from_frame`.
+        """
+        name = str(path) if source is None else source
+        return cls._from_bars(frame_to_bars(read_csv(path), Origin(name, first_line=2), adjusted=adjusted), name)
+
+    @classmethod
+    def from_parquet(cls, path: str | Path, adjusted: bool = True, source: str | None = None) -> MarketData:
+        """Read a Parquet file that holds a frame in any of the shapes of :meth:`from_frame`.
+
+        Args:
+            path: The file.
+            adjusted: As in :meth:`from_frame`.
+            source: Name of the data in messages; the path by default.
+
+        Raises:
+            MarketDataError: The file is missing or unreadable, or as in :meth:`from_frame`.
+        """
+        name = str(path) if source is None else source
+        return cls._from_bars(frame_to_bars(read_parquet(path), Origin(name), adjusted=adjusted), name)
+
+    @classmethod
+    def _from_bars(cls, bars: Bars, source: str) -> MarketData:
+        matrices: dict[str, Any] = dict(bars.fields)
+        return cls(bars.symbols, bars.timestamps, columns=bars.columns, source=source, **matrices)
+
+    def __post_init__(self) -> None:
+        """Freeze private copies of the arrays and check that they fit together."""
+
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)  # the class is frozen
+
+        put("symbols", tuple(str(symbol) for symbol in self.symbols))
+        if not self.symbols or len(set(self.symbols)) < len(self.symbols) or "" in self.symbols:
+            raise MarketDataError(f"{self.source}: expected distinct, non-empty symbols, got {list(self.symbols)[:20]}")
+        times = np.array(self.timestamps, dtype="datetime64[ns]")
+        if times.ndim != 1 or times.size == 0 or np.isnat(times).any() or (np.diff(times) <= np.timedelta64(0)).any():
+            raise MarketDataError(
+                f"{self.source}: expected strictly increasing timestamps of shape [bars], at least one"
+            )
+        put("timestamps", _read_only(times))
+        put("close", self._matrix("close", self.close))
+        present = [name for name in _OPTIONAL if getattr(self, name) is not None]
+        for name in present:
+            put(name, self._matrix(name, getattr(self, name)))
+        columns = {str(name): self._matrix(str(name), values) for name, values in self.columns.items()}
+        if taken := sorted(columns.keys() & {"close", *_OPTIONAL}):
+            raise MarketDataError(f"{self.source}: an extra column cannot be called {taken[0]!r}; that is a field")
+        put("columns", MappingProxyType(columns))
+        check_bars({name: getattr(self, name) for name in ("close", *present)}, self._where, gaps=True)
+        if self.volume is not None:
+            stated = np.where(np.isnan(self.volume), 0.0, self.volume)
+            put("volume", _read_only(np.where(self.has_bar, stated, np.nan)))
+        if self.history is not None:
+            put("history", self._checked_history(self.history))
+        total = self.n_bars + (0 if self.history is None else self.history.n_bars)
+        put("fit_bars", total if self.fit_bars == ALL_BARS else int(self.fit_bars))
+        if not 1 <= self.fit_bars <= total:
+            raise MarketDataError(f"{self.source}: fit_bars is {self.fit_bars}; expected 1 to {total} (or -1 for all)")
+
+    def _matrix(self, name: str, values: FloatArray) -> FloatArray:
+        matrix = np.array(values, dtype=np.float64, order="C")
+        shape = (len(self.timestamps), len(self.symbols))
+        if matrix.shape != shape:
+            raise MarketDataError(f"{self.source}: {name} has shape {matrix.shape}; expected [bars, symbols] = {shape}")
+        return _read_only(matrix)
+
+    def _where(self, position: tuple[int, ...]) -> str:
+        bar, s = position
+        return f"{self.source}, bar {bar}, symbol {self.symbols[s]!r}, date {format_time(self.timestamps[bar])}"
+
+    def _checked_history(self, history: MarketData) -> MarketData:
+        whole = history.with_history()
+        same = whole.symbols == self.symbols and whole.columns.keys() == self.columns.keys()
+        same = same and all((getattr(whole, n) is None) == (getattr(self, n) is None) for n in _OPTIONAL)
+        if not same or whole.timestamps[-1] >= self.timestamps[0]:
+            raise MarketDataError(
+                f"{self.source}: history must end before this part and have the same symbols and fields"
+            )
+        return whole
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], MarketData], tuple[dict[str, Any]]]:
+        """Pickle the arguments, so that a copy is read-only and validated too."""
+        state = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _rebuild, (state | {"columns": dict(self.columns)},)
+
+    def __repr__(self) -> str:
+        """Return size, dates and source on one line."""
+        names = ", ".join(self.symbols[:5]) + (", ..." if self.n_symbols > 5 else "")
+        size = f"{self.n_bars} bars x {self.n_symbols} symbols [{names}]"
+        return f"MarketData({size}, {self._span}, source={self.source!r})"
+
+    # --- facts ----------------------------------------------------------------------------------------------
+
+    @property
+    def n_bars(self) -> int:
+        """Number of bars in this part, history not counted."""
+        return len(self.timestamps)
+
+    @property
+    def n_symbols(self) -> int:
+        """Number of symbols."""
+        return len(self.symbols)
+
+    @property
+    def _span(self) -> str:
+        return f"{format_time(self.timestamps[0])} .. {format_time(self.timestamps[-1])}"
+
+    @cached_property
+    def has_bar(self) -> BoolArray:
+        """Whether the symbol has a bar; bool [bars, symbols]."""
+        return _read_only(~np.isnan(self.close))
+
+    @cached_property
+    def mark(self) -> FloatArray:
+        """Last valid close at or before the bar, history included; float64 [bars, symbols].
+
+        NaN before the first listing.
+        """
+        closes = self.close
+        if self.history is not None:
+            closes = np.concatenate([self.history.mark[-1:], closes])
+        rows = np.where(np.isnan(closes), 0, np.arange(len(closes))[:, None])
+        filled = np.take_along_axis(closes, np.maximum.accumulate(rows, axis=0), axis=0)
+        return _read_only(np.ascontiguousarray(filled[len(filled) - self.n_bars :]))
+
+    @cached_property
+    def periods_per_year(self) -> float:
+        """Bars in a year, for annualisation, read off the timestamps of history and part.
+
+        252 for daily bars on business days, 365 where both Saturdays and Sundays have bars, 52 weekly, 12
+        monthly;
+        intraday: the median number of bars per date times 252 or 365.
+        """
+        days, per_day = np.unique(self.with_history().timestamps.astype("datetime64[D]"), return_counts=True)
+        weekday = (days.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
+        weekends = min((weekday == 5).mean(), (weekday == 6).mean()) > 0.05
+        year = 365.0 if weekends else 252.0
+        bars_per_day = float(np.median(per_day))
+        if bars_per_day > 1 or len(days) < 2:
+            return bars_per_day * year
+        gaps = np.diff(days).astype(np.int64) if weekends else np.busday_count(days[:-1], days[1:])
+        periods = year / max(float(np.median(gaps)), 1.0)
+        return next((known for known in (52.0, 12.0, 4.0, 1.0) if abs(periods / known - 1) < 0.1), periods)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of symbols, timestamps and all matrices; source and history do not count."""
+        digest = hashlib.sha256("\x00".join(self.symbols).encode())
+        digest.update(self.timestamps.astype("<i8").tobytes())
+        named = {name: getattr(self, name) for name in ("close", *_OPTIONAL)} | dict(sorted(self.columns.items()))
+        for name, values in named.items():
+            if values is not None:
+                digest.update(f"\x00{name}{values.shape}".encode())
+                # one bit pattern for every NaN, and for both zeros
+                digest.update((np.where(np.isnan(values), np.nan, values) + 0.0).astype("<f8").tobytes())
+        return digest.hexdigest()
+
+    # --- parts ----------------------------------------------------------------------------------------------
+
+    def with_history(self) -> MarketData:
+        """Return history and this part as one, or this part itself where there is no history."""
+        return self if self.history is None else self._whole
+
+    @cached_property
+    def _whole(self) -> MarketData:
+        past = self.history
+        assert past is not None
+        return replace(
+            self,
+            timestamps=np.concatenate([past.timestamps, self.timestamps]),
+            history=None,
+            **self._each(lambda name, values: np.concatenate([_values_of(past, name), values])),
+        )
+
+    def _each(self, change: Callable[[str, FloatArray], FloatArray]) -> dict[str, Any]:
+        """Apply ``change(name, matrix)`` to every matrix; the result is fit for ``dataclasses.replace``."""
+        given = {name: getattr(self, name) for name in ("close", *_OPTIONAL)}
+        changed: dict[str, Any] = {name: change(name, m) for name, m in given.items() if m is not None}
+        return changed | {"columns": {name: change(name, m) for name, m in self.columns.items()}}
+
+    def _slice(self, start: int, stop: int, fit_bars: int) -> MarketData:
+        """Return bars [start, stop), with everything before as history; nothing after is kept."""
+        past = self.history
+        if start > 0:
+            past = replace(
+                self,
+                timestamps=self.timestamps[:start],
+                fit_bars=ALL_BARS,
+                **self._each(lambda _, values: values[:start]),
+            ).with_history()
+        before = 0 if past is None else past.n_bars
+        return replace(
+            self,
+            timestamps=self.timestamps[start:stop],
+            history=past,
+            fit_bars=min(fit_bars, before + stop - start),
+            **self._each(lambda _, values: values[start:stop]),
+        )
+
+    def _index_of(self, date: DateLike, what: str) -> int:
+        return int(np.searchsorted(self.timestamps, parse_time(date, what), side="left"))
+
+    def split(self, date: DateLike) -> tuple[MarketData, MarketData]:
+        """Cut into [start, date) and [date, end].
+
+        The first part holds nothing at or after ``date``. The second has everything before as its
+        ``history``, and statistics for both may be fitted on bars before ``date`` only. When a part is split
+        again, the earlier of the two limits holds. A symbol without a bar in a part stays a column, all NaN
+        there.
+
+        Args:
+            date: ISO 8601 text, date, datetime or Timestamp; with a time zone it is converted to UTC.
+
+        Returns:
+            The two parts, of at least 2 bars each.
+
+        Raises:
+            MarketDataError: ``date`` cannot be parsed, or leaves fewer than 2 bars on a side.
+        """
+        cut = self._index_of(date, "split date")
+        if not 2 <= cut <= self.n_bars - 2:
+            raise MarketDataError(
+                f"split date: {date} leaves {cut} bars before and {self.n_bars - cut} at or after it; "
+                f"expected at least 2 on each side ({self.source} has {self.n_bars} bars, {self._span})"
+            )
+        before = 0 if self.history is None else self.history.n_bars
+        limit = min(self.fit_bars, before + cut)
+        return self._slice(0, cut, limit), self._slice(cut, self.n_bars, limit)
+
+    def between(self, start: DateLike | None = None, end: DateLike | None = None) -> MarketData:
+        """Return the bars of [start, end), with everything before as history.
+
+        Args:
+            start: First date; None for the first bar.
+            end: The date to stop before; None for all bars to the end.
+
+        Raises:
+            MarketDataError: A date cannot be parsed, or fewer than 2 bars remain.
+        """
+        first = 0 if start is None else self._index_of(start, "start")
+        stop = self.n_bars if end is None else self._index_of(end, "end")
+        if stop - first < 2:
+            raise MarketDataError(
+                f"between {start} and {end}: {max(stop - first, 0)} bars; expected at least 2 "
+                f"({self.source} has {self.n_bars} bars, {self._span})"
+            )
+        return self._slice(first, stop, self.fit_bars)
+
+    def select(self, symbols: Iterable[str]) -> MarketData:
+        """Return the same bars for some of the symbols, in the order given.
+
+        Args:
+            symbols: Names to keep.
+
+        Raises:
+            MarketDataError: A symbol is unknown or repeated, or none is given.
+        """
+        names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
+        for name in names:
+            if name not in self.symbols:
+                raise MarketDataError(
+                    f"{self.source}: unknown symbol {name!r}{did_you_mean(str(name), self.symbols)}; "
+                    f"known: {list(self.symbols)[:20]}"
+                )
+        places = [self.symbols.index(name) for name in names]
+        past = None if self.history is None else self.history.select(names)
+        return replace(self, symbols=names, history=past, **self._each(lambda _, values: values[:, places]))
+
+
+def _read_only(array: _Array) -> _Array:
+    array.flags.writeable = False
+    return array
+
+
+def _values_of(market: MarketData, name: str) -> FloatArray:
+    values = market.columns[name] if name in market.columns else getattr(market, name)
+    assert isinstance(values, np.ndarray)
+    return values
+
+
+def _rebuild(state: dict[str, Any]) -> MarketData:
+    return MarketData(**state)

@@ -1,0 +1,172 @@
+"""Actions and observations as facts that both tiers share: shapes, bounds, names, checks. No money here.
+
+Rules 2.2 and 5.1 of ``docs/accounting.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from batchenv.config import ActionConfig, ObservationConfig
+from batchenv.errors import ActionError, ConfigError
+
+_JOINT_LIMIT = 100_000
+UNREALIZED_LIMIT = 10.0
+"""Bound of the unrealised profit in an observation (rule 5.1)."""
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """The action of one lane.
+
+    Attributes:
+        config: Mode and its settings.
+        symbols: Symbol names, one action number each.
+    """
+
+    config: ActionConfig
+    symbols: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.config.joint and 3 ** len(self.symbols) > _JOINT_LIMIT:
+            raise ConfigError(
+                f"action_config.joint: {len(self.symbols)} symbols give 3**{len(self.symbols)} joint actions, "
+                f"expected at most {_JOINT_LIMIT}; use joint = false or fewer symbols"
+            )
+
+    low: ClassVar[float] = -1.0
+    """Lower bound of an action number, the same in every mode: learning algorithms expect a symmetric range."""
+    high: ClassVar[float] = 1.0
+    """Upper bound of an action number."""
+
+    @property
+    def space(self) -> spaces.Space[Any]:
+        """The gymnasium space of one lane's action."""
+        n = len(self.symbols)
+        if self.config.joint:
+            return spaces.Discrete(3**n)
+        if self.config.mode == "discrete":
+            return spaces.MultiDiscrete([3] * n)
+        return spaces.Box(self.low, self.high, (n,), np.float32)
+
+    def numbers(self, actions: Any, n_lanes: int) -> npt.NDArray[np.float32]:
+        """Check actions and return them as action numbers, not yet clipped.
+
+        Args:
+            actions: ``[n_lanes, symbols]``, float or, in `discrete` mode, integer; ``[n_lanes]`` integer when joint.
+            n_lanes: Number of lanes.
+
+        Returns:
+            float32 ``[n_lanes, symbols]``, C-contiguous; `discrete` choices become -1 (sell), 0 (hold), 1 (buy).
+
+        Raises:
+            ActionError: Wrong shape, wrong kind, a choice out of range, NaN or infinity; names ``[lane, symbol]``.
+        """
+        expected = (n_lanes,) if self.config.joint else (n_lanes, len(self.symbols))
+        try:
+            array = np.asarray(actions)
+        except ValueError:
+            raise ActionError(f"actions: rows differ in length, expected shape {list(expected)}") from None
+        if array.shape != expected:
+            raise ActionError(f"actions: got shape {list(array.shape)}, expected {list(expected)}")
+        if self.config.mode == "discrete":
+            return self._choices(array)
+        if array.dtype.kind not in "fiu":
+            raise ActionError(f"actions: got dtype {array.dtype}, expected float32")
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        # One sum finds NaN and infinity at a fraction of isfinite's cost; the slow look is for messages only.
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = array.sum()
+        if not np.isfinite(total):
+            self._refuse_non_finite(array)
+        return array
+
+    def _choices(self, array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        n_choices = 3 ** len(self.symbols) if self.config.joint else 3
+        if array.dtype.kind not in "iu":
+            raise ActionError(f"actions: got dtype {array.dtype}, expected integers in [0, {n_choices})")
+        if array.size and (array.min() < 0 or array.max() >= n_choices):
+            where = np.argwhere((array < 0) | (array >= n_choices))[0]
+            raise ActionError(
+                f"actions{self._where(where)}: got {array[tuple(where)]}, expected an integer in [0, {n_choices})"
+            )
+        if self.config.joint:
+            array = array[:, None] // 3 ** np.arange(len(self.symbols)) % 3
+        return np.ascontiguousarray(array, dtype=np.float32) - np.float32(1)
+
+    def _refuse_non_finite(self, array: npt.NDArray[np.float32]) -> None:
+        bad = np.argwhere(~np.isfinite(array))
+        if len(bad):
+            where = bad[0]
+            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+            raise ActionError(
+                f"actions{self._where(where)}: got {array[tuple(where)]}, "
+                f"expected a finite number in [{self.low:g}, {self.high:g}]{more}"
+            )
+
+    def _where(self, index: npt.NDArray[np.int64]) -> str:
+        symbol = f", symbol {self.symbols[index[1]]!r}" if len(index) > 1 else ""
+        return f"[lane {index[0]}{symbol}]"
+
+
+@dataclass(frozen=True)
+class ObservationLayout:
+    """Where each part of an observation lies.
+
+    Attributes:
+        features: Feature names.
+        symbols: Symbol names.
+        config: The optional parts.
+        feature_limit: Bound of the feature values; infinity when they are not scaled.
+    """
+
+    features: tuple[str, ...]
+    symbols: tuple[str, ...]
+    config: ObservationConfig
+    feature_limit: float
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Slice of each part within an observation, by part name, in order."""
+        n = len(self.symbols)
+        sizes = {"features": len(self.features) * n, "weights": n, "cash": 1}
+        if self.config.unrealized_pnl:
+            sizes["unrealized_pnl"] = n
+        if self.config.time_left:
+            sizes["time_left"] = 1
+        stops = np.cumsum(list(sizes.values()))
+        return {name: slice(int(stop) - sizes[name], int(stop)) for name, stop in zip(sizes, stops, strict=True)}
+
+    @property
+    def size(self) -> int:
+        """Length of an observation."""
+        return max(part.stop for part in self.parts.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for every number of an observation, such as ``"rsi_14[IBM]"``."""
+        names = [f"{feature}[{symbol}]" for feature in self.features for symbol in self.symbols]
+        names += [f"weight[{symbol}]" for symbol in self.symbols] + ["cash"]
+        if self.config.unrealized_pnl:
+            names += [f"unrealized_pnl[{symbol}]" for symbol in self.symbols]
+        if self.config.time_left:
+            names.append("time_left")
+        return tuple(names)
+
+    @property
+    def space(self) -> spaces.Box:
+        """The gymnasium space of one lane's observation, float32 ``[size]``."""
+        parts = self.parts
+        low = np.zeros(self.size, np.float32)
+        high = np.ones(self.size, np.float32)
+        low[parts["features"]] = -self.feature_limit
+        high[parts["features"]] = self.feature_limit
+        if "unrealized_pnl" in parts:
+            low[parts["unrealized_pnl"]] = -UNREALIZED_LIMIT
+            high[parts["unrealized_pnl"]] = UNREALIZED_LIMIT
+        return spaces.Box(low, high, dtype=np.float32)

@@ -1,0 +1,280 @@
+"""A backtest: one account, one agent, all bars of a market, and the baselines that it has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from gymnasium import spaces
+
+from batchenv.config import BacktestConfig, EnvConfig
+from batchenv.errors import ConfigError, RunError
+from batchenv.market import MarketData
+from stateful.baselines import Baseline, BuyAndHold, EqualWeight
+from stateful.env import StatefulTradingEnv
+from stateful.metrics import performance_metrics
+from stateful.verdict import Verdict, verdicts
+
+Progress = Callable[[int, int], None]
+
+
+class Predictor(Protocol):
+    """What can be backtested: a stable-baselines3 model, an `Agent`, or any object with this method."""
+
+    def predict(self, observation: Any, *, deterministic: bool) -> tuple[Any, Any]:
+        """Return an action and, for recurrent policies, a state (else None)."""
+
+
+@dataclass(frozen=True, eq=False)
+class BacktestResults:
+    """What a backtest found.
+
+    Attributes:
+        metrics: The agent's figures (`stateful.metrics`), JSON as they are. Beside them ``baselines``, the same
+            figures for each baseline by name, and ``vectorbt``, VectorBT's statistics of the agent's fills under
+            its own names, or None when switched off.
+        history: The agent's account, one row per bar.
+        trades: The agent's trades, one row per lot.
+        fills: The agent's fills.
+        baselines: The account of each baseline by name, one row per bar.
+        labels: Name of each baseline in words.
+        market: The bars that were traded.
+        config: The environment's rules.
+        backtest_config: The backtest's settings.
+    """
+
+    metrics: dict[str, Any]
+    history: pd.DataFrame
+    trades: pd.DataFrame
+    fills: pd.DataFrame
+    baselines: dict[str, pd.DataFrame]
+    labels: dict[str, str]
+    market: MarketData
+    config: EnvConfig
+    backtest_config: BacktestConfig
+
+    @property
+    def equity(self) -> pd.Series[float]:
+        """The agent's equity at each bar, in money."""
+        return self.history["equity"]
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Whether the agent beat each baseline after costs, in plain words."""
+        return verdicts(self.metrics, self.labels)
+
+    def to_vectorbt(self) -> Any:
+        """Return a `vectorbt.Portfolio` that replays the agent's fills; see `stateful.analysis.replay`."""
+        from stateful.analysis import replay
+
+        return replay(self.market, self.history, self.fills, self.config.cost_config)
+
+    def write(
+        self,
+        directory: str | Path,
+        *,
+        title: str | None = None,
+        learning_curve: pd.DataFrame | None = None,
+        run_info: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write ``report.html``, the figures as PNG, and the data behind them.
+
+        Args:
+            directory: Where to; made if it does not exist. It must not hold an earlier report.
+            title: Heading of the report.
+            learning_curve: Columns ``timesteps`` and one or more of ``total_return``, ``sharpe`` and the like; one
+                row per evaluation during training.
+            run_info: Facts about the run, shown as a table.
+
+        Returns:
+            The path of ``report.html``.
+
+        Raises:
+            RunError: The directory holds one of the files already, or cannot be written. Nothing is left behind.
+        """
+        from stateful.report import write_report
+
+        return write_report(self, Path(directory), title=title, learning_curve=learning_curve, run_info=run_info)
+
+
+class BackTesting:
+    """Plays an agent, and the baselines after it, through all bars of a market.
+
+    Example:
+        results = BackTesting(model, StatefulTradingEnv(test, config)).run()
+        results.metrics["sharpe"], results.metrics["baselines"]["buy_and_hold"]["sharpe"]
+    """
+
+    def __init__(
+        self,
+        agent: Predictor,
+        env: StatefulTradingEnv,
+        backtest_config: BacktestConfig | Mapping[str, Any] | None = None,
+        *,
+        baselines: Sequence[Baseline] | None = None,
+    ) -> None:
+        """Prepare a backtest; ``env`` itself is not stepped.
+
+        Args:
+            agent: Anything with ``predict(observation, deterministic=...) -> (action, state)``.
+            env: Market, rules, features and their scaling.
+            backtest_config: Changes for the backtest: `BacktestConfig`, a mapping, or None for none.
+            baselines: What to compare with; None takes buy and hold, and equal weight.
+
+        Raises:
+            ConfigError: The configuration is not valid, or two baselines share a name.
+            RunError: The agent cannot predict, or was made for other observations or actions.
+        """
+        if not isinstance(env, StatefulTradingEnv):
+            raise ConfigError(f"env: got {type(env).__name__}, expected a StatefulTradingEnv")
+        self.agent = agent
+        self.config = _as_backtest_config(backtest_config)
+        if baselines is None:
+            baselines = (BuyAndHold(), EqualWeight(self.config.rebalance_bars))
+        self.baselines = tuple(baselines)
+        for names in ([b.name for b in self.baselines], [b.label for b in self.baselines]):
+            if len(set(names)) < len(names):
+                raise ConfigError(f"baselines: got {names}, expected names and labels that differ")
+        self.env = StatefulTradingEnv(
+            env.market,
+            self.config.applied_to(env.config),
+            env.features,
+            scaler=env.scaler,
+            seed=env.seed_value,
+            lane=env.lane,
+        )
+        check_fit(agent, self.env)
+
+    def run(self, progress: Progress | None = None) -> BacktestResults:
+        """Run the agent and the baselines.
+
+        Args:
+            progress: Called as ``progress(done_bars, total_bars)`` after each of the agent's steps.
+
+        Returns:
+            Figures and tables.
+
+        Raises:
+            ActionError: The agent returned an action that the environment cannot take.
+        """
+        env = self.env
+        _play(self.agent, env, self.config.deterministic, progress)
+        history, fills, trades = env.history, env.fills, env.trades
+        metrics = self._measure(history, fills, trades)
+        baselines: dict[str, pd.DataFrame] = {}
+        measured: dict[str, dict[str, Any]] = {}
+        for baseline in self.baselines:
+            _play_baseline(baseline, env)
+            baselines[baseline.name] = env.history
+            measured[baseline.name] = self._measure(env.history, env.fills, env.trades)
+        metrics |= {"baselines": measured, "vectorbt": None}
+        results = BacktestResults(
+            metrics=metrics,
+            history=history,
+            trades=trades,
+            fills=fills,
+            baselines=baselines,
+            labels={baseline.name: baseline.label for baseline in self.baselines},
+            market=env.market,
+            config=env.config,
+            backtest_config=self.config,
+        )
+        if self.config.vectorbt:
+            metrics["vectorbt"] = self._second_opinion(results)
+        return results
+
+    def _measure(self, history: pd.DataFrame, fills: pd.DataFrame, trades: pd.DataFrame) -> dict[str, Any]:
+        return performance_metrics(
+            history,
+            fills,
+            trades,
+            periods_per_year=self.env.market.periods_per_year,
+            risk_free_rate=self.config.risk_free_rate,
+        )
+
+    def _second_opinion(self, results: BacktestResults) -> dict[str, Any]:
+        from stateful.analysis import statistics
+
+        return statistics(
+            results.to_vectorbt(),
+            periods_per_year=self.env.market.periods_per_year,
+            risk_free_rate=self.config.risk_free_rate,
+        )
+
+
+def check_fit(agent: Any, env: StatefulTradingEnv) -> None:
+    """Check that an agent can act in an environment, as far as it says what it was made for.
+
+    Raises:
+        RunError: It has no `predict`, or its spaces differ from the environment's; says how.
+    """
+    if not callable(getattr(agent, "predict", None)):
+        raise RunError(
+            f"agent: got {type(agent).__name__}, expected an object with predict(observation, deterministic=)"
+        )
+    differences = [
+        text
+        for kind in ("observation_space", "action_space")
+        if (text := _space_difference(kind, getattr(agent, kind, None), getattr(env, kind)))
+    ]
+    if differences:
+        n_features, n_symbols = len(env.features), len(env.market.symbols)
+        raise RunError(
+            "the agent does not fit the environment: "
+            + "; ".join(differences)
+            + f". The environment has {n_features} features of {n_symbols} symbols and actions of mode "
+            f"{env.config.action_config.mode!r}; expected those that the agent was trained on"
+        )
+
+
+def _space_difference(kind: str, agents: Any, envs: spaces.Space[Any]) -> str | None:
+    """Return how two spaces differ, or None where they agree or the agent does not tell."""
+    if agents is None:
+        return None
+    if type(agents) is not type(envs) or agents.shape != envs.shape:
+        return f"{kind}: the agent was made for {_describe(agents)}, the environment has {_describe(envs)}"
+    if kind == "action_space" and agents != envs:
+        return f"{kind}: the agent was made for {agents}, the environment has {envs}"
+    return None
+
+
+def _describe(space: Any) -> str:
+    shape = getattr(space, "shape", None)
+    return f"{type(space).__name__} of shape {list(shape)}" if shape else str(space)
+
+
+def _as_backtest_config(config: BacktestConfig | Mapping[str, Any] | None) -> BacktestConfig:
+    if config is None:
+        config = {}
+    if isinstance(config, BacktestConfig):
+        return config
+    if isinstance(config, Mapping):
+        return BacktestConfig.model_validate(dict(config))
+    raise ConfigError(f"backtest_config: got {type(config).__name__}, expected BacktestConfig, a mapping or None")
+
+
+def _play(agent: Any, env: StatefulTradingEnv, deterministic: bool, progress: Progress | None) -> None:
+    """Play one episode; the tables are left in ``env``."""
+    observation, _ = env.reset()
+    total = env.end - env.start
+    # A recurrent policy gets its own state back, in the form that stable-baselines3 has for it.
+    memory: dict[str, Any] = {}
+    done = over = False
+    while not (done or over):
+        action, state = agent.predict(observation, deterministic=deterministic, **memory)
+        memory = {} if state is None else {"state": state, "episode_start": np.zeros(1, bool)}
+        observation, _, done, over, _ = env.step(action)
+        if progress is not None:
+            progress(env.bar - env.start, total)
+
+
+def _play_baseline(baseline: Baseline, env: StatefulTradingEnv) -> None:
+    """Play one episode by a rule; the tables are left in ``env``."""
+    env.reset()
+    done = over = False
+    while not (done or over):
+        _, _, done, over, _ = env.step_orders(baseline.orders(env))

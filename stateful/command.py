@@ -1,0 +1,119 @@
+"""What ``batchenv backtest`` does between reading its options and printing: agent, bars and rules put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from batchenv.agent import Agent
+from batchenv.config import RunConfig
+from batchenv.errors import ConfigError, RunError
+from batchenv.features import FeatureScaler
+from batchenv.market import MarketData
+from batchenv.runs import RunFolder, free_name
+from batchenv.train import import_plugins, load_market, split_market
+from stateful.backtest import BackTesting, BacktestResults
+from stateful.env import StatefulTradingEnv
+
+
+@dataclass(frozen=True)
+class BacktestPlan:
+    """A backtest ready to run.
+
+    Attributes:
+        testing: Agent and environment.
+        default_output: Folder of the report when none is named.
+        title: Heading of the report.
+        facts: Facts about the run, for the report.
+        learning_curve: Evaluations during training, where there were any.
+    """
+
+    testing: BackTesting
+    default_output: Path
+    title: str
+    facts: dict[str, Any]
+    learning_curve: pd.DataFrame | None
+
+    def write(self, results: BacktestResults, folder: Path) -> Path:
+        """Write the report and return the path of its page.
+
+        Raises:
+            RunError: ``folder`` cannot be written, or holds a report already.
+        """
+        return results.write(folder, title=self.title, learning_curve=self.learning_curve, run_info=self.facts)
+
+
+def prepare_run(path: Path, which: str = "best") -> BacktestPlan:
+    """Plan the backtest of a run folder's agent on the run's held-out bars.
+
+    Args:
+        path: The run folder.
+        which: ``best`` or ``final`` model.
+
+    Raises:
+        BatchenvError: The folder, its model or its data are not usable, or the data have changed since training.
+    """
+    run = RunFolder.open(path)
+    model = run.chosen_model(which)
+    import_plugins(run.config.imports)
+    test = split_market(load_market(run.config.data), run.config.data).test
+    _check_unchanged(run, test)
+    agent = Agent.load(model, run.config.agent)
+    facts = {
+        "Run folder": str(path),
+        "Model": model.name,
+        "Algorithm": run.config.agent.algorithm.upper(),
+        "Seed": run.config.seed,
+        "Trained for": f"{run.info['timesteps']:,} steps in {run.info.get('seconds', float('nan')):,.1f} s",
+        "Trained on": _span(run.info, "train"),
+        "Chosen on": _span(run.info, "validation"),
+        "Tested on": _span(run.info, "test"),
+        "Versions": ", ".join(f"{name} {number}" for name, number in run.info["versions"].items()),
+    }
+    curve = pd.read_csv(run.evaluations).drop(columns="best") if run.evaluations.is_file() else None
+    title = f"{run.config.agent.algorithm.upper()} on {run.config.data.source}"
+    testing = _testing(agent, test, run.config, run.scaler)
+    return BacktestPlan(testing, free_name(path / "backtest"), title, facts, curve)
+
+
+def prepare_config(path: Path) -> BacktestPlan:
+    """Plan the backtest of the model that a configuration names, on the configuration's held-out bars.
+
+    Raises:
+        BatchenvError: The configuration, its model or its data are not usable.
+    """
+    config = RunConfig.from_json(path)
+    if config.backtest.model is None:
+        raise ConfigError(
+            f"{path}: backtest.model: this key is missing; expected the path of a trained model, or use "
+            "--run DIR to test a run folder"
+        )
+    import_plugins(config.imports)
+    agent = Agent.load(config.backtest.model, config.agent)
+    test = split_market(load_market(config.data), config.data).test
+    facts = {"Configuration": str(path), "Model": config.backtest.model, "Algorithm": config.agent.algorithm.upper()}
+    title = f"{config.agent.algorithm.upper()} on {config.data.source}"
+    testing = _testing(agent, test, config, None)
+    return BacktestPlan(testing, free_name(Path("runs") / f"backtest-{path.stem}"), title, facts, None)
+
+
+def _testing(agent: Agent, test: MarketData, config: RunConfig, scaler: FeatureScaler | None) -> BackTesting:
+    env = StatefulTradingEnv(test, config.backtest.applied_to(config.env), scaler=scaler, seed=config.seed)
+    return BackTesting(agent, env, config.backtest)
+
+
+def _check_unchanged(run: RunFolder, test: MarketData) -> None:
+    known = run.info["data"]["test"]["fingerprint"]
+    if test.fingerprint != known:
+        raise RunError(
+            f"{run.path}: the held-out bars of {run.config.data.source!r} have changed since training: their "
+            f"fingerprint is {test.fingerprint[:12]}..., expected {known[:12]}...; restore the data, or train again"
+        )
+
+
+def _span(info: dict[str, Any], part: str) -> str:
+    facts = info["data"].get(part)
+    return "nothing" if facts is None else f"{facts['first'][:10]} to {facts['last'][:10]} ({facts['bars']:,} bars)"

@@ -1,0 +1,189 @@
+"""What a backtest comes to, in plain words. No euphemism: an agent that lost is said to have lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from batchenv.config import EnvConfig
+from batchenv.market import MarketData
+from stateful.metrics import iso_date
+
+LEVEL = 5e-5
+"""Returns closer than this (0.005 points) read the same when printed and are called level."""
+
+Outcome = Literal["beat", "lost", "level"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The agent against one baseline, after costs.
+
+    Attributes:
+        baseline: Name of the baseline.
+        outcome: ``beat``, ``lost`` or ``level``, by total return.
+        headline: Who won, and by how much.
+        detail: Sharpe ratio and largest drawdown of both.
+    """
+
+    baseline: str
+    outcome: Outcome
+    headline: str
+    detail: str
+
+    def __str__(self) -> str:
+        """Return both sentences."""
+        return f"{self.headline} {self.detail}"
+
+
+def verdicts(metrics: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Verdict, ...]:
+    """Compare the agent with each of its baselines.
+
+    Args:
+        metrics: `BacktestResults.metrics`.
+        labels: Name of each baseline in words.
+    """
+    return tuple(_compare(metrics, found, name, labels[name]) for name, found in metrics["baselines"].items())
+
+
+def account_sentence(metrics: Mapping[str, Any]) -> str:
+    """Say what became of the money."""
+    start, end, change = metrics["initial_equity"], metrics["final_equity"], metrics["total_return"]
+    if change is None:
+        return "The backtest took no step."
+    word = "made" if end > start else "lost" if end < start else "neither made nor lost"
+    amount = f" {money(abs(end - start))}" if end != start else " money"
+    return (
+        f"The agent {word}{amount}: {money(start)} became {money(end)} ({percent(change, sign=True)}) in "
+        f"{metrics['bars']:,} bars, from {metrics['first_date']} to {metrics['last_date']}."
+    )
+
+
+def cost_sentence(metrics: Mapping[str, Any]) -> str:
+    """Say how much was traded and what it cost."""
+    if not metrics["fills"]:
+        return "The agent never traded, so it paid nothing."
+    sentence = (
+        f"{metrics['fills']:,} orders were filled and {metrics['closed_trades']:,} trades closed; "
+        f"{money(metrics['costs'])} went to costs "
+        f"({money(metrics['fees'])} fees, {money(metrics['slippage'])} slippage)"
+    )
+    kept = metrics["final_equity"] - metrics["initial_equity"]
+    before = kept + metrics["costs"]
+    if before <= 0:
+        return f"{sentence}. It lost money even before them."
+    if kept <= 0:
+        return f"{sentence}. They used up all of the {money(before)} that it had made before them."
+    return f"{sentence}, {percent(metrics['costs'] / before)} of the {money(before)} that it made before them."
+
+
+def percent(value: float, *, sign: bool = False, digits: int = 1) -> str:
+    """Return a fraction as percent, such as ``+12.3%``."""
+    return f"{_no_negative_zero(value * 100, digits):{'+' if sign else ''},.{digits}f}%"
+
+
+def money(value: float) -> str:
+    """Return an amount of money, with cents where it is small."""
+    digits = 0 if abs(value) >= 1000 else 2
+    return f"{_no_negative_zero(value, digits):,.{digits}f}"
+
+
+def _compare(agent: Mapping[str, Any], other: Mapping[str, Any], name: str, label: str) -> Verdict:
+    mine, theirs = agent["total_return"], other["total_return"]
+    if mine is None or theirs is None:
+        return Verdict(name, "level", f"The agent cannot be compared with {label}: no step was taken.", "")
+    gap = mine - theirs
+    outcome: Outcome = "level" if abs(gap) < LEVEL else "beat" if gap > 0 else "lost"
+    words = {"beat": f"beat {label}", "lost": f"lost to {label}", "level": f"ended level with {label}"}[outcome]
+    # Two digits where one would print the same return for both.
+    digits = 1 if abs(gap) >= 0.001 or outcome == "level" else 2
+    # The difference of the numbers as printed, so that a reader's subtraction agrees.
+    shown = round(mine * 100, digits) - round(theirs * 100, digits)
+    points = f"{_no_negative_zero(shown, digits):+,.{digits}f} points"
+    headline = (
+        f"The agent {words}: {percent(mine, sign=True, digits=digits)} against "
+        f"{percent(theirs, sign=True, digits=digits)} ({points}) after costs."
+    )
+    return Verdict(name, outcome, headline, _risk_sentence(agent, other))
+
+
+def _risk_sentence(agent: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    sharpes = (agent["sharpe"], other["sharpe"])
+    depths = (agent["max_drawdown"], other["max_drawdown"])
+    sharpe, better = _pair(sharpes, "{:.2f}".format, ("higher", "lower"))
+    depth, deeper = _pair(depths, lambda value: percent(value), ("shallower", "deeper"))
+    return f"Its Sharpe ratio is {better}{sharpe}; its largest drawdown is {deeper}{depth}."
+
+
+def _pair(values: tuple[Any, Any], text: Any, words: tuple[str, str]) -> tuple[str, str]:
+    """Return "(x against y)" and the word for x > y or x < y."""
+    shown = [("n/a" if value is None else text(value)) for value in values]
+    if None in values:
+        return f" ({shown[0]} against {shown[1]})", "not comparable"
+    word = "the same" if shown[0] == shown[1] else words[0] if values[0] > values[1] else words[1]
+    return f" ({shown[0]} against {shown[1]})", word
+
+
+def _no_negative_zero(value: float, digits: int) -> float:
+    return round(value, digits) + 0.0
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something to know before believing a backtest.
+
+    Attributes:
+        text: One or two sentences.
+        warning: Whether it makes the result look better than it is.
+    """
+
+    text: str
+    warning: bool = False
+
+
+def limits(metrics: Mapping[str, Any], config: EnvConfig, market: MarketData) -> tuple[Note, ...]:
+    """List what a backtest does not show, the gravest first.
+
+    Args:
+        metrics: `BacktestResults.metrics`.
+        config: The rules it ran under.
+        market: The bars it ran on.
+    """
+    costs = config.cost_config
+    notes = []
+    if config.fill == "close":
+        notes.append(Note(
+            "Optimistic fills: orders fill at the very close that they were decided on (fill = 'close'). Nobody can "
+            "trade like that; run again with 'next_open' before believing these figures.", True,
+        ))  # fmt: skip
+    if costs.fee_rate == 0 and costs.slippage_rate == 0:
+        notes.append(Note("Trading was free: both the fee rate and the slippage rate are 0.", True))
+    if metrics["bars"] + 1 < market.n_bars and metrics["last_date"] != iso_date(market.timestamps[-1]):
+        notes.append(Note(
+            f"The account ended early, on {metrics['last_date']}, with {money(metrics['final_equity'])} left; the "
+            "baselines went on.", True,
+        ))  # fmt: skip
+    if metrics["years"] < 1:
+        notes.append(Note(
+            f"Short: {metrics['bars']:,} bars are less than a year, so every figure 'per year' is stretched from less.",
+            True,
+        ))  # fmt: skip
+    n = len(market.symbols)
+    notes += [
+        Note(
+            "One run over one period. No uncertainty is given yet: how far luck or another seed would have moved these "
+            "figures is not known from this page."
+        ),
+        Note(
+            f"{'Only one symbol' if n == 1 else f'Only {n:,} symbols'}, chosen before the test. If they were chosen "
+            "because they did well, the agent and the baselines all look better than they would have."
+        ),
+        Note(
+            f"Costs are {costs.fee_rate:.3%} of each order in fees and {costs.slippage_rate:.3%} in slippage, whatever "
+            "its size; shares are fractional; cash earns no interest; taxes are not counted."
+        ),
+    ]
+    if metrics["open_trades"]:
+        notes.append(Note("Positions still held at the end count at the last close, without the cost of selling them."))
+    return tuple(notes)

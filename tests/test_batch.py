@@ -1,0 +1,314 @@
+"""The batch environment: lanes, clocks, autoreset, seeds, threads, buffers."""
+
+from __future__ import annotations
+
+import pickle
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+from batchenv import BatchTradingEnv, EnvConfig, FastTrainingEnv, MarketData, register_reward
+from batchenv.episodes import EpisodeSchedule, draw
+from batchenv.errors import ActionError, BatchenvError, ConfigError, EnvironmentStateError, MarketDataError
+from tests.markets import frame, market, ragged_market
+
+
+def settings(**changes: object) -> EnvConfig:
+    base = {"features": ["return_1"], "episode_config": {"length": 20, "random_start": True}}
+    return EnvConfig.model_validate(base | changes)
+
+
+def actions_for(env: BatchTradingEnv, steps: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1, 1, (steps, env.num_envs, env.market.n_symbols)).astype(np.float32)
+
+
+def roll(env: BatchTradingEnv, actions: np.ndarray) -> list[np.ndarray]:
+    """Return observations, rewards, flags, cash and holdings of every step, stacked."""
+    first, _ = env.reset(seed=7)
+    rows = [[first, np.zeros(env.num_envs), np.zeros(env.num_envs, bool), env.cash.copy(), env.holdings.copy()]]
+    for action in actions:
+        observation, reward, terminated, truncated, _ = env.step(action)
+        rows.append([observation, reward, terminated | truncated, env.cash.copy(), env.holdings.copy()])
+    return [np.stack(column) for column in zip(*rows, strict=True)]
+
+
+def test_lane_k_is_the_same_for_any_number_of_lanes_and_threads() -> None:
+    bars = ragged_market(n_bars=90)
+    full = BatchTradingEnv(bars, settings(), n_envs=64)
+    actions = actions_for(full, 50)
+    expected = roll(full, actions)
+    for n_envs, n_threads in ((1, 1), (7, 2), (64, 2), (64, 3)):
+        env = BatchTradingEnv(bars, settings(), n_envs=n_envs, n_threads=n_threads)
+        for got, want in zip(roll(env, actions[:, :n_envs]), expected, strict=True):
+            np.testing.assert_array_equal(got, want[:, :n_envs])
+        env.close()
+
+
+def test_autoreset_gives_the_first_observation_and_keeps_the_true_last_one() -> None:
+    env = BatchTradingEnv(market(), settings(), n_envs=5, seed=1)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    env.reset()
+    hold = np.zeros((5, 4), np.float32)
+    for _ in range(19):
+        *_, truncated, infos = env.step(hold)
+        assert not truncated.any()
+        assert infos == {}
+    starts = env.bar - 19
+    observation, _, terminated, truncated, infos = env.step(hold)
+    assert truncated.all()
+    assert not terminated.any()
+    assert infos["_final_obs"].all()
+    np.testing.assert_array_equal(infos["final_info"]["bar"], starts + 20)
+    for k in range(5):
+        np.testing.assert_array_equal(infos["final_obs"][k][:4], env.task.features.values[starts[k] + 20])
+        np.testing.assert_array_equal(observation[k][:4], env.task.features.values[env.bar[k]])
+    assert (env.episode == 1).all()
+    np.testing.assert_array_equal(infos["episode"]["l"], 20)
+
+
+def test_lanes_end_apart_when_their_clocks_differ() -> None:
+    env = BatchTradingEnv(market(), settings(), n_envs=4, seed=0)
+    env.reset()
+    hold = np.zeros((4, 4), np.float32)
+    for _ in range(7):
+        env.step(hold)
+    env.reset(options={"reset_mask": np.array([True, False, False, True])})
+    np.testing.assert_array_equal(env.episode, [1, 0, 0, 1])
+    for _ in range(13):
+        *_, truncated, infos = env.step(hold)
+    np.testing.assert_array_equal(truncated, [False, True, True, False])
+    np.testing.assert_array_equal(infos["_episode"], [False, True, True, False])
+    np.testing.assert_array_equal(infos["episode"]["l"], [0, 20, 20, 0])
+
+
+def test_episode_return_is_the_sum_of_rewards() -> None:
+    env = BatchTradingEnv(market(), settings(), n_envs=3, seed=0)
+    env.reset()
+    total = np.zeros(3)
+    for action in actions_for(env, 20):
+        _, reward, _, truncated, infos = env.step(action)
+        total += reward
+    assert truncated.all()
+    np.testing.assert_allclose(infos["episode"]["r"], total, rtol=1e-12)
+
+
+def test_seeding_repeats_and_separates() -> None:
+    env = BatchTradingEnv(market(n_bars=300), settings(), n_envs=50, seed=3)
+    env.reset()
+    first = env.bar.copy()
+    env.reset()
+    assert (env.bar != first).any(), "the next episode starts elsewhere"
+    env.reset(seed=3)
+    np.testing.assert_array_equal(env.bar, first)
+    env.reset(seed=4)
+    assert (env.bar != first).any()
+    assert len(set(first.tolist())) > 20, "lanes start at different bars"
+
+
+def test_start_bars_cover_their_range_evenly() -> None:
+    schedule = EpisodeSchedule.build(n_bars=25, first_bar=4, length=10, random_start=True)
+    assert (schedule.first, schedule.last) == (4, 14)
+    lanes, episodes = np.divmod(np.arange(110_000, dtype=np.int64), 100)
+    starts, ends = schedule.bars(12345, lanes, episodes)
+    counts = np.bincount(starts, minlength=15)[4:]
+    assert counts.sum() == 110_000
+    chi2 = float(((counts - 10_000) ** 2 / 10_000).sum())
+    assert chi2 < 29.6, "chi-square with 10 degrees of freedom, p = 0.001"
+    np.testing.assert_array_equal(ends - starts, 10)
+
+
+def test_draw_gives_the_same_numbers_for_integers_and_arrays() -> None:
+    lanes = np.array([0, 1, 5_000_000_000], np.int64)
+    together = draw(2**62 + 9, lanes, np.array([0, 7, 2], np.int64), 0)
+    assert together.tolist() == [draw(2**62 + 9, k, e, 0) for k, e in ((0, 0), (1, 7), (5_000_000_000, 2))]
+
+
+def test_without_a_length_an_episode_runs_to_the_end_of_the_data() -> None:
+    env = FastTrainingEnv(market(n_bars=30), EnvConfig(features=("momentum_5",)))
+    env.reset()
+    assert (env.start, env.end) == (5, 29)
+    steps = 0
+    done = False
+    while not done:
+        *_, done, info = env.step(np.zeros(4, np.float32))
+        steps += 1
+    assert steps == 24 == info["episode"]["l"]
+    with pytest.raises(EnvironmentStateError, match="reset"):
+        env.step(np.zeros(4, np.float32))
+
+
+def test_an_episode_of_a_lane_is_played_alone() -> None:
+    batch = BatchTradingEnv(market(n_bars=200), settings(), n_envs=9, seed=21)
+    batch.reset()
+    batch.reset()
+    alone = FastTrainingEnv(market(n_bars=200), settings(), seed=21)
+    alone.reset(options={"lane": 6, "episode": 1})
+    assert alone.bar == batch.bar[6]
+    alone.reset(options={"start": 33})
+    assert (alone.start, alone.end) == (33, 53)
+
+
+@pytest.mark.parametrize(
+    "options", [{"lane": -1}, {"lanes": 1}, {"start": 3.5}, {"start": 10_000}, {"episode": True}], ids=str
+)
+def test_wrong_reset_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="options"):
+        FastTrainingEnv(market(), settings()).reset(options=options)
+
+
+def test_returned_arrays_are_the_callers_own() -> None:
+    env = BatchTradingEnv(market(), settings(), n_envs=2, seed=0)
+    first, _ = env.reset()
+    kept = first.copy()
+    second, reward, *_ = env.step(actions_for(env, 1)[0])
+    second[:] = np.nan
+    reward[:] = np.nan
+    third, *_ = env.step(actions_for(env, 1)[0])
+    np.testing.assert_array_equal(first, kept)
+    assert np.isfinite(third).all()
+    with pytest.raises(ValueError, match="read-only"):
+        env.holdings[:] = 1.0
+
+
+def test_without_copies_a_result_is_valid_until_the_step_after_the_next() -> None:
+    bars, rules = market(), settings()
+    env = BatchTradingEnv(bars, rules, n_envs=3, seed=0, copy=False)
+    safe = BatchTradingEnv(bars, rules, n_envs=3, seed=0)
+    previous, _ = env.reset()
+    previous_safe, _ = safe.reset()
+    for action in actions_for(env, 45):
+        result, result_safe = env.step(action), safe.step(action)
+        np.testing.assert_array_equal(previous, previous_safe)
+        for got, want in zip(result[:4], result_safe[:4], strict=True):
+            np.testing.assert_array_equal(got, want)
+        previous, previous_safe = result[0], result_safe[0]
+
+
+def test_a_registered_reward_serves_both_tiers_and_its_faults_are_named() -> None:
+    from stateful import StatefulTradingEnv
+
+    def loss_averse(step: object, aversion: float = 2.0) -> object:
+        change = step.equity_after / step.equity_before - 1.0  # type: ignore[attr-defined]
+        return np.where(change < 0, aversion * change, change)
+
+    register_reward("test_loss_averse", loss_averse, replace=True)
+    kwargs = {"aversion": 3.0, "turnover_penalty": 0.5}
+    rules = settings(reward_config={"type": "test_loss_averse", "reward_scaling": 7.0, "kwargs": kwargs})
+    env = BatchTradingEnv(market(), rules, n_envs=1, seed=0)
+    exact = StatefulTradingEnv(market(), rules, seed=0)
+    env.reset()
+    exact.reset()
+    for action in actions_for(env, 20):
+        reward = env.step(action)[1][0]
+        assert reward == pytest.approx(exact.step(action[0])[1], rel=1e-9)
+    register_reward("test_loss_averse", lambda step, **_: step.equity_after[:0], replace=True)
+    broken = BatchTradingEnv(market(), rules, n_envs=2, seed=0)
+    broken.reset()
+    with pytest.raises(ConfigError, match=r"test_loss_averse.*shape \[0\], expected \[2\]"):
+        broken.step(np.zeros((2, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (np.full((3, 4), np.nan, np.float32), r"lane 0, symbol 'A'\].*nan.*11 more"),
+        (np.array([[0, 0, 0, 0], [0, np.inf, 0, 0], [0, 0, 0, 0]], np.float32), r"lane 1, symbol 'B'\].*inf"),
+        (np.zeros((3, 5), np.float32), r"shape \[3, 5\], expected \[3, 4\]"),
+        (np.zeros(4, np.float32), r"shape \[4\], expected \[3, 4\]"),
+        (np.full((3, 4), "buy"), "dtype"),
+        ([[0.0], [0.0, 1.0], [0.0]], "rows differ in length"),
+    ],
+)
+def test_a_bad_action_is_refused_before_anything_changes(action: object, message: str) -> None:
+    env = BatchTradingEnv(market(), settings(), n_envs=3, seed=0)
+    env.reset()
+    before = (env.cash.copy(), env.holdings.copy(), env.bar.copy())
+    with pytest.raises(ActionError, match=message):
+        env.step(action)
+    for old, new in zip(before, (env.cash, env.holdings, env.bar), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_large_finite_action_is_clipped_not_refused() -> None:
+    env = BatchTradingEnv(market(), settings(), n_envs=1, seed=0)
+    env.reset()
+    env.step(np.full((1, 4), 3e38, np.float32))
+    assert env.cash[0] >= 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"episode_config": {"length": 500}}, MarketDataError, "120 bars, expected at least 502"),
+        ({"features": ["momentun_20"]}, BatchenvError, "momentun_20"),
+        ({"reward_config": {"type": "sharpe_ratio"}}, ConfigError, "looks at the account's history"),
+        ({"reward_config": {"type": "log_retrun"}}, ConfigError, "did you mean 'log_return'"),
+        ({"reward_config": {"kwargs": {"turnover_penalti": 1}}}, ConfigError, "did you mean 'turnover_penalty'"),
+        ({"reward_config": {"kwargs": {"turnover_penalty": "x"}}}, ConfigError, "turnover_penalty: got 'x'"),
+        ({"action_config": {"mode": "trade", "joint": True}}, ConfigError, "joint"),
+        ({"portfolio_config": {"initial_cash": 0}}, ConfigError, "portfolio_config.initial_cash"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_an_unusable_setup_is_refused_at_construction(changes: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        BatchTradingEnv(market(), settings(**changes), n_envs=2)
+
+
+@pytest.mark.parametrize("n_envs", [0, -1, 2.0, True])
+def test_a_wrong_number_of_lanes_is_refused(n_envs: object) -> None:
+    with pytest.raises(ConfigError, match="n_envs"):
+        BatchTradingEnv(market(), settings(), n_envs=n_envs)
+
+
+def test_next_open_is_refused_for_closes_only() -> None:
+    closes = frame().pivot(index="date", columns="symbol", values="close")
+    with pytest.raises(ConfigError, match="next_open.*next_close"):
+        BatchTradingEnv(MarketData.from_frame(closes), settings(), n_envs=2)
+    env = BatchTradingEnv(closes, settings(fill="next_close"), n_envs=2)
+    assert env.reset()[0].shape == (2, 4 + 5)
+
+
+def test_step_before_reset_is_refused() -> None:
+    with pytest.raises(EnvironmentStateError, match="reset"):
+        BatchTradingEnv(market(), settings(), n_envs=1).step(np.zeros((1, 4), np.float32))
+
+
+def test_an_environment_survives_pickling() -> None:
+    env = BatchTradingEnv(market(), settings(), n_envs=6, seed=0, n_threads=2)
+    env.reset()
+    twin = pickle.loads(pickle.dumps(env))
+    action = actions_for(env, 1)[0]
+    for got, want in zip(twin.step(action)[:4], env.step(action)[:4], strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_gymnasium_statistics_agree_with_ours() -> None:
+    from gymnasium.wrappers.vector import RecordEpisodeStatistics
+
+    env = RecordEpisodeStatistics(BatchTradingEnv(market(), settings(), n_envs=4, seed=0), stats_key="theirs")
+    env.reset()
+    for action in actions_for(env.unwrapped, 20):
+        *_, infos = env.step(action)
+    np.testing.assert_allclose(infos["theirs"]["r"], infos["episode"]["r"], rtol=1e-12)
+    np.testing.assert_array_equal(infos["theirs"]["l"], infos["episode"]["l"])
+
+
+@pytest.mark.parametrize("mode", ["trade", "weights", "shares", "discrete"])
+@pytest.mark.parametrize("scaling", ["standard", "none"])
+def test_fast_env_passes_both_checkers(mode: str, scaling: str) -> None:
+    import stable_baselines3.common.env_checker as sb3_checker
+    from gymnasium.utils import env_checker
+
+    rules = settings(
+        action_config={"mode": mode},
+        feature_scaling="standard",
+        observation_config={"unrealized_pnl": True, "time_left": True},
+    )
+    env = FastTrainingEnv(market(), rules, seed=0)
+    env_checker.check_env(env, skip_render_check=True)
+    sb3_checker.check_env(env)
+    assert isinstance(env, gymnasium.Env)
