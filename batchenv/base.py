@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
+from gymnasium.spaces import Space
 
 from batchenv.config import EnvConfig, as_env_config
 from batchenv.episodes import EpisodeSchedule, check_seed
@@ -17,6 +18,8 @@ from batchenv.errors import ConfigError, EnvironmentStateError, FeatureError, Ma
 from batchenv.features import FeatureMatrix, FeatureScaler, compute_features
 from batchenv.market import MarketData
 from batchenv.spaces import ActionSpec, ObservationLayout
+
+Observation = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class TradingTask:
         return cls(bars, rules, matrix, actions, layout, schedule)
 
 
-class BaseTradingEnv(gymnasium.Env[npt.NDArray[np.float32], Any]):
+class BaseTradingEnv(gymnasium.Env[Observation, Any]):
     """One lane as a `gymnasium.Env`: spaces, seeding and the clock; the money is left to the subclass.
 
     Attributes:
@@ -92,7 +95,7 @@ class BaseTradingEnv(gymnasium.Env[npt.NDArray[np.float32], Any]):
         bar: The current bar.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class BaseTradingEnv(gymnasium.Env[npt.NDArray[np.float32], Any]):
         self.task = TradingTask.build(market, config, features, scaler)
         self.market = self.task.market
         self.config = self.task.config
-        self.observation_space = self.task.layout.space
+        self.observation_space = cast(Space[Observation], self.task.layout.space)
         self.action_space = self.task.actions.space
         self.render_mode = None
         self.seed_value = check_seed(seed)
@@ -141,7 +144,7 @@ class BaseTradingEnv(gymnasium.Env[npt.NDArray[np.float32], Any]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[Observation, dict[str, Any]]:
         """Start the next episode.
 
         Args:
@@ -189,7 +192,7 @@ class BaseTradingEnv(gymnasium.Env[npt.NDArray[np.float32], Any]):
         if not self._running:
             raise EnvironmentStateError("step: the episode is over or has not begun; expected a call of reset() first")
 
-    def _begin(self) -> npt.NDArray[np.float32]:
+    def _begin(self) -> Observation:
         """Open the account at ``self.start`` and return the first observation."""
         raise NotImplementedError
 

@@ -97,10 +97,7 @@ def backtest(
         raise RunError(f"{output}: exists already; expected a new folder")
     with console.status("Loading libraries ..."):
         from stateful.command import prepare_config, prepare_run
-    if run is not None:
-        plan = prepare_run(run, model)
-    else:
-        plan = prepare_config(_required(config, "backtest"))
+    plan = prepare_run(run, model) if run is not None else prepare_config(_required(config, "backtest"))
     folder = output or plan.default_output
     with _bars_progress() as progress:
         task = progress.add_task("Backtest", total=None)

@@ -211,12 +211,12 @@ class EnvConfig(ConfigModel):
 
     features: Names = ()
     feature_scaling: Literal["standard", "none"] = "standard"
-    portfolio_config: PortfolioConfig = Field(default_factory=PortfolioConfig)
-    cost_config: CostConfig = Field(default_factory=CostConfig)
-    action_config: ActionConfig = Field(default_factory=ActionConfig)
-    reward_config: RewardConfig = Field(default_factory=RewardConfig)
-    episode_config: EpisodeConfig = Field(default_factory=EpisodeConfig)
-    observation_config: ObservationConfig = Field(default_factory=ObservationConfig)
+    portfolio_config: PortfolioConfig = PortfolioConfig()
+    cost_config: CostConfig = CostConfig()
+    action_config: ActionConfig = ActionConfig()
+    reward_config: RewardConfig = RewardConfig()
+    episode_config: EpisodeConfig = EpisodeConfig()
+    observation_config: ObservationConfig = ObservationConfig()
     fill: Fill = "next_open"
 
 
@@ -286,8 +286,8 @@ class BacktestConfig(ConfigModel):
     """
 
     reward_config: RewardConfig | None = None
-    portfolio_config: PortfolioConfig = Field(default_factory=PortfolioConfig)
-    cost_config: CostConfig = Field(default_factory=CostConfig)
+    portfolio_config: PortfolioConfig = PortfolioConfig()
+    cost_config: CostConfig = CostConfig()
     risk_free_rate: float = Field(0.0, gt=-1)
     model: str | None = None
     rebalance_bars: int = Field(21, ge=1)
@@ -324,9 +324,9 @@ class RunConfig(ConfigModel):
     """
 
     data: DataConfig
-    env: EnvConfig = Field(default_factory=EnvConfig)
-    agent: AgentConfig = Field(default_factory=AgentConfig)
-    backtest: BacktestConfig = Field(default_factory=BacktestConfig)
+    env: EnvConfig = EnvConfig()
+    agent: AgentConfig = AgentConfig()
+    backtest: BacktestConfig = BacktestConfig()
     seed: int = Field(0, ge=0, lt=2**32)
     imports: Names = ()
 

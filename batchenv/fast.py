@@ -52,7 +52,7 @@ class FastTrainingEnv(BaseTradingEnv):
     @property
     def holdings(self) -> npt.NDArray[np.float64]:
         """Shares held, float64 ``[symbols]``."""
-        return self._engine.lanes.holdings[0].copy()
+        return np.array(self._engine.lanes.holdings[0])
 
     @property
     def equity(self) -> float:
@@ -90,7 +90,7 @@ class FastTrainingEnv(BaseTradingEnv):
     def _begin(self) -> npt.NDArray[np.float32]:
         self._return = 0.0
         self._engine.open(self._which, np.array([self.start]), np.array([self.end]))
-        return self._engine.out.observation[0].copy()
+        return np.array(self._engine.out.observation[0])
 
     def _info(self) -> dict[str, Any]:
         return {"bar": self.bar, "equity": self.equity}

@@ -23,8 +23,9 @@ class TradingVecEnv(VecEnv):
     """All lanes of a `BatchTradingEnv` behind stable-baselines3's interface.
 
     A lane that is not done shares one info dict with all others; treat it as read-only. A lane that is done has its
-    own, with ``terminal_observation``, ``TimeLimit.truncated`` (truncated and not terminated), ``episode`` in the form of
-    stable-baselines3's `Monitor` (so neither `Monitor` nor `VecMonitor` is needed) and ``equity``, the final one.
+    own, with ``terminal_observation``, ``TimeLimit.truncated`` (truncated and not terminated), ``episode`` in the
+    form of stable-baselines3's `Monitor` (so neither `Monitor` nor `VecMonitor` is needed) and ``equity``, the final
+    one.
 
     Attributes:
         batch: The environment behind.

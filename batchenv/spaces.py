@@ -145,7 +145,7 @@ class ObservationLayout:
     @property
     def size(self) -> int:
         """Length of an observation."""
-        return max(part.stop for part in self.parts.values())
+        return max(int(part.stop) for part in self.parts.values())
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -56,8 +56,6 @@ def replay(market: MarketData, history: pd.DataFrame, fills: pd.DataFrame, costs
     bars = history["bar"].to_numpy(np.int64)
     symbols = list(market.symbols)
     marks = pd.DataFrame(market.mark[bars], index=history.index, columns=symbols)
-    # Nothing is held before a listing, yet 0 shares of NaN would make the whole account NaN.
-    marks = marks.bfill().fillna(1.0)
     sizes = np.full(marks.shape, np.nan)
     prices = marks.to_numpy(copy=True)
     rows = fills["decision_bar"].to_numpy(np.int64) + 1 - bars[0]

@@ -119,7 +119,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         """Take the account from bar t to bar t+1."""
         account, bar = self._portfolio, self.bar
         equity_before = account.equity
-        orders = admit_orders(orders, self._fill_rule.tradable(bar), equity_before)
+        orders = admit_orders(orders, self._fill_rule.tradable(bar))
         fill_bar = bar + self._fill_rule.delay
         self._execution = account.execute(orders, self._fill_rule.prices[fill_bar], bar, fill_bar)
 

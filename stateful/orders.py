@@ -65,24 +65,23 @@ def size_orders(numbers: Floats, equity: float, holdings: Floats, marks: Floats,
     if mode == "shares":
         return numbers * config.action_config.max_shares
     if mode == "weights":
-        weights = numbers / max(1.0, float(numbers.sum()))
+        wanted = np.maximum(numbers, 0.0)
+        weights = wanted / max(1.0, float(wanted.sum()))
         return weights * equity / marks - holdings
     return numbers * config.portfolio_config.trade_limit_percent * equity / marks  # trade, discrete
 
 
-def admit_orders(orders: Floats, tradable: npt.NDArray[np.bool_], equity: float) -> Floats:
-    """Drop what may not be ordered (rule 2.3): symbols that are not tradable, and buys without equity.
+def admit_orders(orders: Floats, tradable: npt.NDArray[np.bool_]) -> Floats:
+    """Drop the orders of symbols that are not tradable (rule 2.3).
 
     Args:
         orders: Signed shares, float64 ``[symbols]``.
         tradable: Rule 1.4, bool ``[symbols]``.
-        equity: equity[t], in money.
 
     Returns:
         A new array, float64 ``[symbols]``, 0 where an order is dropped.
     """
-    admitted = np.where(tradable, orders, 0.0)
-    return admitted if equity > 0 else np.minimum(admitted, 0.0)
+    return np.where(tradable, orders, 0.0)
 
 
 def check_orders(orders: npt.ArrayLike, symbols: tuple[str, ...]) -> Floats:

@@ -266,7 +266,7 @@ def test_a_wrong_number_of_lanes_is_refused(n_envs: object) -> None:
 
 def test_next_open_is_refused_for_closes_only() -> None:
     closes = frame().pivot(index="date", columns="symbol", values="close")
-    with pytest.raises(ConfigError, match="next_open.*next_close"):
+    with pytest.raises(ConfigError, match=r"next_open.*next_close"):
         BatchTradingEnv(MarketData.from_frame(closes), settings(), n_envs=2)
     env = BatchTradingEnv(closes, settings(fill="next_close"), n_envs=2)
     assert env.reset()[0].shape == (2, 4 + 5)

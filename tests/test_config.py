@@ -36,7 +36,10 @@ REFUSED = {
         {**MINIMAL, "env": {"portfolio_config": {"trade_limit_percent": 10}}},
         r"trade_limit_percent: should be less than or equal to 1, got 10",
     ),
-    "unknown choice": ({**MINIMAL, "env": {"fill": "open"}}, r"env\.fill: should be 'next_open', 'next_close' or 'close'"),
+    "unknown choice": (
+        {**MINIMAL, "env": {"fill": "open"}},
+        r"env\.fill: should be 'next_open', 'next_close' or 'close'",
+    ),
     "not a date": ({"data": {"train_end": "1st of May"}}, r"data\.train_end: should be an ISO date"),
     "infinite": ({**MINIMAL, "env": {"portfolio_config": {"initial_cash": float("inf")}}}, r"initial_cash: .*finite"),
     "a list for an object": ({**MINIMAL, "env": []}, r"env: should be a valid dictionary"),

@@ -22,7 +22,8 @@ def differential_sharpe(i: int, simple_return: float, moments: F64, eta: float) 
     moments[i, 1] = second + eta * change_second
     if variance <= _LEAST_VARIANCE:
         return 0.0
-    return (second * change_first - 0.5 * first * change_second) / variance**1.5
+    sharpe: float = (second * change_first - 0.5 * first * change_second) / variance**1.5
+    return sharpe
 
 
 @inlined

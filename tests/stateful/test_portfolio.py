@@ -60,12 +60,8 @@ def test_2_2_shares_and_discrete() -> None:
 
 def test_2_3_what_is_not_tradable_is_dropped_whatever_its_order() -> None:
     orders = np.array([1.0, np.nan, -2.0])
-    assert admit_orders(orders, np.array([True, False, True]), 10.0).tolist() == [1.0, 0.0, -2.0]
-    assert admit_orders(orders, np.array([False, False, True]), 10.0).tolist() == [0.0, 0.0, -2.0]
-
-
-def test_2_3_without_equity_nothing_is_bought() -> None:
-    assert admit_orders(np.array([1.0, -2.0]), np.array([True, True]), 0.0).tolist() == [0.0, -2.0]
+    assert admit_orders(orders, np.array([True, False, True])).tolist() == [1.0, 0.0, -2.0]
+    assert admit_orders(orders, np.array([False, False, True])).tolist() == [0.0, 0.0, -2.0]
 
 
 @pytest.mark.parametrize(
