@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvStepReturn
 
 from batchenv.batch import BatchTradingEnv
@@ -156,9 +155,8 @@ class TradingVecEnv(VecEnv):
         return [result for _ in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
-        """Say yes for `Monitor`, whose episode statistics this environment gives itself, and no for all else."""
-        lanes: Iterable[int] = self._get_indices(indices)
-        return [issubclass(wrapper_class, Monitor) for _ in lanes]
+        """Return False for each lane asked for: lanes are rows of an array, and nothing wraps them."""
+        return [False for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[npt.NDArray[Any] | None]:
         """Return no images: there is nothing to draw."""

@@ -110,8 +110,7 @@ def test_attributes() -> None:
     with pytest.raises(AttributeError, match="shared"):
         env.set_attr("note", "x", indices=[0])
     assert env.env_method("close", indices=[0]) == [None]
-    assert env.env_is_wrapped(Monitor) == [True] * 3
-    assert env.env_is_wrapped(VecNormalize) == [False] * 3
+    assert env.env_is_wrapped(Monitor) == [False] * 3
     with pytest.raises(AttributeError):
         env.env_method("no_such_method")
 
@@ -154,8 +153,8 @@ def test_learning_is_the_same_with_and_without_copies() -> None:
         np.testing.assert_array_equal(kept, reused)
 
 
-def test_evaluate_policy_needs_no_monitor() -> None:
-    env = venv(3)
+def test_evaluate_policy_counts_the_same_episodes() -> None:
+    env = VecMonitor(venv(3))
     model = A2C("MlpPolicy", env, seed=0, device="cpu", n_steps=8)
     rewards, lengths = evaluate_policy(model, env, n_eval_episodes=6, return_episode_rewards=True)
     assert lengths == [12] * 6
