@@ -78,9 +78,9 @@ class ActionSpec:
             return self._choices(array)
         if array.dtype.kind not in "fiu":
             raise ActionError(f"actions: got dtype {array.dtype}, expected float32")
-        array = np.ascontiguousarray(array, dtype=np.float32)
         # One sum finds NaN and infinity at a fraction of isfinite's cost; the slow look is for messages only.
         with np.errstate(over="ignore", invalid="ignore"):
+            array = np.ascontiguousarray(array, dtype=np.float32)
             total = array.sum()
         if not np.isfinite(total):
             self._refuse_non_finite(array)

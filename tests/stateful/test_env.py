@@ -501,7 +501,7 @@ def test_step_returns_plain_python_numbers() -> None:
 
 
 def test_a_new_episode_starts_afresh() -> None:
-    env = StatefulTradingEnv(market(), settings(), FEATURES)
+    env = StatefulTradingEnv(market(), settings(reward_config={"type": "sharpe_ratio"}), FEATURES)
     first = play(env, pinned_actions(env))
     history = env.history
     second = play(env, pinned_actions(env))
