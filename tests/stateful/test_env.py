@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import pickle
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -591,10 +590,7 @@ def test_stable_baselines3_check_env(mode: str) -> None:
     from stable_baselines3.common.env_checker import check_env
 
     config = settings(action_config=MODES[mode], episode_config={"length": 30, "random_start": True})
-    with warnings.catch_warnings():
-        if mode == "weights":  # rule 2.2 bounds them by 0 and 1; the checker would rather see -1 and 1
-            warnings.filterwarnings("ignore", message="We recommend you to use a symmetric")
-        check_env(StatefulTradingEnv(ragged_market(), config, FEATURES))
+    check_env(StatefulTradingEnv(ragged_market(), config, FEATURES))
 
 
 def test_package_names_are_lazy_and_complete() -> None:

@@ -1,0 +1,19 @@
+"""What every test shares: registrations of features and rewards do not outlive the test that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from batchenv import features, rewards
+
+
+@pytest.fixture(autouse=True)
+def _registries() -> Iterator[None]:
+    tables = (features._FEATURES, rewards._REGISTERED)
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
