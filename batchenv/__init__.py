@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batchenv.agent import Agent
     from batchenv.batch import BatchTradingEnv
+    from batchenv.causality import assert_causal
     from batchenv.config import AgentConfig, BacktestConfig, EnvConfig, RunConfig
     from batchenv.errors import BatchenvError
     from batchenv.fast import FastTrainingEnv
@@ -32,6 +33,7 @@ _HOME = {
     "MarketData": "market",
     "RunConfig": "config",
     "TradingVecEnv": "sb3",
+    "assert_causal": "causality",
     "available_features": "features",
     "register_feature": "features",
     "register_reward": "rewards",
@@ -49,6 +51,7 @@ __all__ = [
     "MarketData",
     "RunConfig",
     "TradingVecEnv",
+    "assert_causal",
     "available_features",
     "register_feature",
     "register_reward",

@@ -17,6 +17,7 @@ from batchenv.episodes import EpisodeSchedule, check_seed
 from batchenv.errors import ConfigError, EnvironmentStateError, FeatureError, MarketDataError, did_you_mean
 from batchenv.features import FeatureMatrix, FeatureScaler, compute_features
 from batchenv.market import MarketData
+from batchenv.parameters import LaneParameters, LaneValues, per_symbol
 from batchenv.spaces import ActionSpec, ObservationLayout
 
 Observation = npt.NDArray[np.float32]
@@ -77,9 +78,43 @@ class TradingTask:
         schedule = EpisodeSchedule.build(
             bars.n_bars, matrix.first_bar, rules.episode_config.length, rules.episode_config.random_start
         )
-        layout = ObservationLayout(matrix.names, bars.symbols, rules.observation_config, matrix.scaler.clip)
+        _check_market(bars, rules)
+        borrows = not rules.margin_config.cash_account
+        layout = ObservationLayout(matrix.names, bars.symbols, rules.observation_config, matrix.scaler.clip, borrows)
         actions = ActionSpec(rules.action_config, bars.symbols)
         return cls(bars, rules, matrix, actions, layout, schedule)
+
+
+def _check_market(market: MarketData, rules: EnvConfig) -> None:
+    """Check that the market has what the rules look at, and that settings by symbol name its symbols.
+
+    Raises:
+        ConfigError: It has not; names the key.
+    """
+    execution, costs, carry = rules.execution_config, rules.cost_config, rules.carry_config
+    for key in ("stop_loss", "take_profit"):
+        if getattr(execution, key) is not None and any(x is None for x in (market.open, market.high, market.low)):
+            raise ConfigError(
+                f"execution_config.{key}: stops watch the open, high and low of a bar, and these data have closes "
+                "only; expected null, or data with all four prices"
+            )
+    for section, key, active in (
+        ("execution_config", "participation_limit", execution.participation_limit is not None),
+        ("cost_config", "impact_coefficient", costs.impact_coefficient > 0),
+    ):
+        if active and market.volume is None:
+            raise ConfigError(f"{section}.{key}: needs volumes, and these data have none")
+    column = carry.funding_column
+    if column is not None and column not in market.columns:
+        known = tuple(market.columns)
+        raise ConfigError(
+            f"carry_config.funding_column: the data have no column {column!r}{did_you_mean(column, known)}; "
+            f"expected one of: {', '.join(known) or 'none there'}"
+        )
+    for model, name in ((costs, "cost_config"), (execution, "execution_config"), (carry, "carry_config")):
+        for field, value in model:
+            if isinstance(value, dict):
+                per_symbol(value, market.symbols, f"{name}.{field}")
 
 
 class BaseTradingEnv(gymnasium.Env[Observation, Any]):
@@ -93,6 +128,8 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
         start: First bar of the episode.
         end: Last bar of the episode.
         bar: The current bar.
+        parameters: What is given or drawn for this lane.
+        values: What applies to the current episode.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
@@ -106,6 +143,7 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
         scaler: FeatureScaler | None = None,
         seed: int | None = None,
         lane: int = 0,
+        lane_parameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the environment.
 
@@ -116,9 +154,11 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
             scaler: Feature scaling of an earlier run; None fits it on the training part of the market.
             seed: Seed of the episode starts; None draws one.
             lane: Which lane of a batch this environment repeats.
+            lane_parameters: Parameters of this lane in place of the configuration's (rule 8.1), numbers by name;
+                arrays ``[1, symbols]`` where they differ by symbol.
 
         Raises:
-            BatchenvError: As `TradingTask.build` says.
+            BatchenvError: As `TradingTask.build` and `LaneParameters.build` say.
         """
         self.task = TradingTask.build(market, config, features, scaler)
         self.market = self.task.market
@@ -130,6 +170,8 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
         self.lane = lane
         self.episode = -1
         self.start = self.end = self.bar = 0
+        self.parameters = LaneParameters.build(self.config, self.market.symbols, self.task.schedule, 1, lane_parameters)
+        self.values = self._values()
         self._running = False
 
     @property
@@ -173,20 +215,25 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
                 raise ConfigError(f"options[{key!r}]: got {value!r}, expected a non-negative integer")
         self.lane = int(options.get("lane", self.lane))
         self.episode = int(options.get("episode", self.episode + 1))
-        schedule = self.task.schedule
-        lanes, episodes = np.array([self.lane], np.int64), np.array([self.episode], np.int64)
-        starts, ends = schedule.bars(self.seed_value, lanes, episodes)
-        self.start, self.end = int(starts[0]), int(ends[0])
+        self.values = self._values()
+        self.start, self.end = int(self.values.start[0]), int(self.values.end[0])
         if "start" in options:
+            schedule, steps = self.task.schedule, self.end - self.start
             self.start = int(options["start"])
-            if not schedule.first <= self.start <= schedule.last:
+            last = schedule.final_bar - (1 if schedule.length is None else steps)
+            if not schedule.first <= self.start <= last:
                 raise ConfigError(
-                    f"options['start']: got bar {self.start}, expected a bar from {schedule.first} to {schedule.last}"
+                    f"options['start']: got bar {self.start}, expected a bar from {schedule.first} to {last}"
                 )
-            self.end = self.market.n_bars - 1 if schedule.length is None else self.start + schedule.length
+            self.end = schedule.final_bar if schedule.length is None else self.start + steps
         self.bar = self.start
         self._running = True
         return self._begin(), self._info()
+
+    def _values(self) -> LaneValues:
+        """Return what applies to the current episode."""
+        lane, episode = np.array([self.lane], np.int64), np.array([max(self.episode, 0)], np.int64)
+        return self.parameters.at(self.seed_value, lane, episode, np.zeros(1, np.int64))
 
     def _check_running(self) -> None:
         if not self._running:

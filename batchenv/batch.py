@@ -18,6 +18,7 @@ from batchenv.episodes import check_seed
 from batchenv.errors import ConfigError, EnvironmentStateError
 from batchenv.features import FeatureScaler
 from batchenv.kernel.engine import Engine
+from batchenv.parameters import LaneParameters
 
 Array = npt.NDArray[Any]
 MAX_LANES = 2**31 - 1
@@ -40,6 +41,7 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
         num_envs: Number of lanes.
         seed_value: The seed in force.
         episode: Number of each lane's current episode, int64 ``[n_envs]``, counted from 0 since seeding.
+        parameters: What is given or drawn for each lane.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -56,6 +58,7 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
         scaler: FeatureScaler | None = None,
         n_threads: int = 1,
         copy: bool = True,
+        lane_parameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the environment; the kernel compiles at the first step ever, and is cached afterwards.
 
@@ -69,9 +72,12 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
             n_threads: Threads that share a step; results do not depend on it.
             copy: Return fresh arrays. Without it two sets of arrays are used in turn, so that a step's results stay
                 valid until the step after the next.
+            lane_parameters: Parameters by lane in place of the configuration's (rule 8.1), by name: numbers or arrays
+                ``[n_envs]``; ``fee_rate``, ``slippage_rate``, ``borrow_rate`` and ``tradable`` also
+                ``[n_envs, symbols]``.
 
         Raises:
-            BatchenvError: As `TradingTask.build` says; `ConfigError` for the other arguments.
+            BatchenvError: As `TradingTask.build` and `LaneParameters.build` say; `ConfigError` for other arguments.
         """
         for name, value, most in (("n_envs", n_envs, MAX_LANES), ("n_threads", n_threads, 1024)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
@@ -85,7 +91,11 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
         self.render_mode = None
         self.seed_value = check_seed(seed)
         self.episode = np.full(self.num_envs, -1, np.int64)
-        self._engine = Engine(self.task, self.num_envs, int(n_threads))
+        task = self.task
+        self.parameters = LaneParameters.build(
+            task.config, task.market.symbols, task.schedule, self.num_envs, lane_parameters
+        )
+        self._engine = Engine(task, self.parameters, self.num_envs, int(n_threads))
         self._copy = copy
         self._spare = self._engine.out._replace(
             observation=self._engine.out.observation.copy(),
@@ -207,7 +217,9 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the threads."""
-        self._engine.close()
+        engine = getattr(self, "_engine", None)  # construction may have failed before there was one
+        if engine is not None:
+            engine.close()
 
     def _end(self, done: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Report the lanes that ended and start their next episodes."""
@@ -241,8 +253,7 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
 
     def _open(self, which: npt.NDArray[np.int64]) -> None:
         self.episode[which] += 1
-        starts, ends = self.task.schedule.bars(self.seed_value, which, self.episode[which])
-        self._engine.open(which, starts, ends)
+        self._engine.open(which, self.parameters.at(self.seed_value, which, self.episode[which]))
 
     def _lanes_to_reset(self, options: dict[str, Any] | None) -> npt.NDArray[np.int64]:
         options = dict(options or {})

@@ -1,4 +1,4 @@
-"""The ``batchenv`` command: ``train`` and ``backtest``. The only place that prints."""
+"""The ``batchenv`` command: ``train``, ``backtest``, ``replay``, ``verify``. The only place that prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -101,11 +101,70 @@ def backtest(
     folder = output or plan.default_output
     with _bars_progress() as progress:
         task = progress.add_task("Backtest", total=None)
-        results = plan.testing.run(lambda done, total: progress.update(task, completed=done, total=total))
+        results = plan.testing.run(lambda done, total: _advance(progress, task, done, total))
     with console.status("Writing the report ..."):
         report = plan.write(results, folder)
     _print_results(results)
     console.print(f"Report: [bold]{escape(str(report))}[/]", soft_wrap=True)
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Option("--run", "-r", help="Run folder whose training is looked into.")],
+    lane: Annotated[int, typer.Option("--lane", min=0, help="The lane.")],
+    episode: Annotated[int, typer.Option("--episode", min=0, help="The episode of that lane, from 0.")] = 0,
+    output: OutputOption = None,
+) -> None:
+    """Play an episode of a run's training again, alone, with lots, trades and a report."""
+    if output is not None and output.exists():
+        raise RunError(f"{output}: exists already; expected a new folder")
+    with console.status("Loading libraries ..."):
+        from batchenv.runs import free_name
+        from stateful.replay import replay_episode
+    with _bars_progress() as progress:
+        task = progress.add_task("Replay", total=None)
+        found = replay_episode(run, lane, episode, lambda done, total: _advance(progress, task, done, total))
+    folder = output or free_name(run / f"replay-lane{lane}-episode{episode}")
+    report = found.results.write(folder, title=f"Lane {lane}, episode {episode} of {run.name}")
+    equal = "equal bit for bit" if found.shares_equal else f"within {found.worst_shares:.1e} of each other"
+    console.print(
+        f"{len(found.recorded.actions)} steps played again. Final equity {found.lane_equity:,.2f}, bit for bit what "
+        f"training saw; shares of the two tiers are {equal}."
+    )
+    _print_results(found.results, "Training bars")
+    console.print(f"Report: [bold]{escape(str(report))}[/]", soft_wrap=True)
+
+
+@app.command()
+def verify(
+    config: ConfigOption = None,
+    steps: Annotated[int, typer.Option(min=1, help="Lane-steps to compare.")] = 100_000,
+    lanes: Annotated[int, typer.Option(min=1, help="Lanes to compare at once.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of actions and episodes.")] = 0,
+) -> None:
+    """Prove the money on your own configuration and data: both tiers play the same episodes, every number compared."""
+    run_config = _read_config(_required(config, "verify"), None, None)
+    with console.status("Loading libraries, and compiling the kernel if this is its first run (about 20 s) ..."):
+        from stateful.command import verify_config
+    bars = -(-steps // lanes)
+    with _bars_progress() as progress:
+        task = progress.add_task("Verify", total=bars * lanes)
+        certificate = verify_config(
+            run_config, lanes, bars, seed, lambda done: _advance(progress, task, done, bars * lanes)
+        )
+    table = Table(title="Certificate: batch tier against evaluation tier", show_header=False)
+    table.add_row("Configuration", escape(str(config)))
+    table.add_row("Lane-steps compared", f"{certificate.lane_steps:,}")
+    table.add_row("Episodes ended", f"{certificate.episodes:,} ({certificate.terminated:,} in bankruptcy)")
+    table.add_row("Fills", f"{certificate.fills:,}")
+    for name, worst in certificate.worst.items():
+        table.add_row(f"Largest difference, {name}", f"{worst:.1e} (allowed 1e-09)")
+    table.add_row("Done flags, observations", "equal")
+    console.print(table)
+
+
+def _advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
+    progress.update(task, completed=done, total=total)
 
 
 def _required(config: Path | None, command: str) -> Path:
@@ -184,9 +243,9 @@ def _print_trained(run: RunFolder) -> None:
     console.print(f"Next: [bold]batchenv backtest --run {escape(str(run.path))}[/]", soft_wrap=True)
 
 
-def _print_results(results: BacktestResults) -> None:
+def _print_results(results: BacktestResults, bars: str = "Held-out bars") -> None:
     metrics = results.metrics
-    table = Table(title=f"Held-out bars {metrics['first_date']} to {metrics['last_date']}, after costs")
+    table = Table(title=f"{bars} {metrics['first_date']} to {metrics['last_date']}, after costs")
     table.add_column("")
     for heading in ("Return", "CAGR", "Sharpe", "Drawdown", "Costs"):
         table.add_column(heading, justify="right")

@@ -83,12 +83,27 @@ def read_json(path: str | Path) -> Any:
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
     """Turn pydantic's findings into one line each: key, value, expectation."""
-    lines = [_explain_one(model, detail) for detail in error.errors(include_url=False)]
+    lines = [_explain_one(model, detail) for detail in error.errors(include_url=False) if not _other_branch(detail)]
     return lines[0] if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
 
 
+def _other_branch(detail: ErrorDetails) -> bool:
+    """Tell whether a finding is about the branch of a number-or-mapping that the value was not meant for."""
+    branches = [str(part) for part in detail["loc"] if _is_branch(part)]
+    meant_for_mapping = isinstance(detail["input"], dict)
+    if not branches:
+        return False
+    return detail["type"] == "dict_type" or (
+        meant_for_mapping and "float" in branches[-1] and "dict" not in branches[-1]
+    )
+
+
+def _is_branch(part: int | str) -> bool:
+    return str(part) in ("float", "constrained-float") or str(part).startswith(("dict[", "function-"))
+
+
 def _explain_one(model: type[BaseModel], detail: ErrorDetails) -> str:
-    path = [str(part) for part in detail["loc"] if not str(part).startswith("function-")]
+    path = [str(part) for part in detail["loc"] if not _is_branch(part)]
     key = ".".join(path) or model.__name__
     if detail["type"] == "extra_forbidden":
         known = _fields_at(model, path[:-1])
@@ -96,7 +111,7 @@ def _explain_one(model: type[BaseModel], detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{key}: this key is missing"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{key}: {message}, got {_short(detail['input'])}"
+    return f"{key}: {message}" + ("" if detail["type"] == "value_error" else f", got {_short(detail['input'])}")
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -117,7 +132,7 @@ def _date(value: str) -> str:
     try:
         datetime.fromisoformat(value)
     except ValueError:
-        raise ValueError("should be an ISO date such as '2010-01-01'") from None
+        raise ValueError(f"should be an ISO date such as '2010-01-01', got {value!r}") from None
     return value
 
 
@@ -141,16 +156,143 @@ class PortfolioConfig(ConfigModel):
     bankruptcy_fraction: float = Field(0.0, ge=0, lt=1)
 
 
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Amount = Annotated[float, Field(ge=0)]
+PerSymbolFraction = Fraction | dict[str, Fraction]
+"""One number for all symbols, or one for each by name, with ``"*"`` for those not named."""
+PerSymbolAmount = Amount | dict[str, Amount]
+PerSymbolRate = float | dict[str, float]
+
+
 class CostConfig(ConfigModel):
-    """What trading costs.
+    """What trading costs (rule 3.3). All but the impact can differ by symbol.
 
     Attributes:
         fee_rate: Fee as a fraction of an order's notional.
+        fee_fixed: Fee for each order, in money.
+        fee_per_share: Fee for each share, in money.
+        fee_minimum: Least fee of an order, in money.
         slippage_rate: How much worse than the fill price an order executes, as a fraction.
+        impact_coefficient: Further slippage of this times the square root of the order's part of the bar's volume.
     """
 
-    fee_rate: float = Field(0.001, ge=0, lt=1)
-    slippage_rate: float = Field(0.0005, ge=0, lt=1)
+    fee_rate: PerSymbolFraction = 0.001
+    fee_fixed: PerSymbolAmount = 0.0
+    fee_per_share: PerSymbolAmount = 0.0
+    fee_minimum: PerSymbolAmount = 0.0
+    slippage_rate: PerSymbolFraction = 0.0005
+    impact_coefficient: float = Field(0.0, ge=0)
+
+
+class ExecutionConfig(ConfigModel):
+    """How orders become fills (rules 3.1, 3.5, 3.6, 4.4 and 5).
+
+    Attributes:
+        lot_size: Orders are whole multiples of this many shares; 0 allows fractions. Can differ by symbol.
+        min_notional: Smaller orders are dropped, in money.
+        participation_limit: Largest part of the bar's volume that an order may take; null for no limit.
+        stop_loss: A position is closed when it loses this fraction of its average entry price; null for never.
+        take_profit: A position is closed when it gains this fraction; null for never.
+        delisting_haircut: What a position loses when its symbol is delisted, as a fraction.
+    """
+
+    lot_size: PerSymbolAmount = 0.0
+    min_notional: float = Field(0.0, ge=0)
+    participation_limit: float | None = Field(None, gt=0, le=1)
+    stop_loss: float | None = Field(None, gt=0, lt=1)
+    take_profit: float | None = Field(None, gt=0)
+    delisting_haircut: float = Field(0.0, ge=0, le=1)
+
+
+class MarginConfig(ConfigModel):
+    """Borrowing money and shares (rules 3.4 and 6.3).
+
+    Attributes:
+        allow_short: Whether positions may be negative.
+        leverage: Largest gross exposure that orders may bring about, as a multiple of equity. The initial margin is
+            its inverse.
+        net_limit: Largest net exposure, long or short, that orders may bring about, as a multiple of equity.
+        maintenance_margin: Below this fraction of gross exposure, equity brings a margin call.
+    """
+
+    allow_short: bool = False
+    leverage: float = Field(1.0, ge=1, le=1000)
+    net_limit: float | None = Field(None, gt=0)
+    maintenance_margin: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _maintenance_below_initial(self) -> Self:
+        if self.maintenance_margin * self.leverage > 1:
+            raise ValueError(
+                f"maintenance_margin {self.maintenance_margin:g} should be at most the initial margin, which is "
+                f"1 / leverage = {1 / self.leverage:g}"
+            )
+        return self
+
+    @property
+    def cash_account(self) -> bool:
+        """Whether nothing can be borrowed."""
+        return self.leverage == 1.0 and not self.allow_short
+
+
+class CarryConfig(ConfigModel):
+    """What holding costs and earns overnight (rule 4). Rates are yearly fractions.
+
+    Attributes:
+        cash_rate: Interest on cash.
+        margin_rate: Interest on borrowed cash.
+        borrow_rate: Cost of borrowing shares, on the value of short positions. Can differ by symbol.
+        funding_rate: Paid by long positions of perpetual swaps to short ones. Can differ by symbol.
+        funding_column: Column of the market with a funding rate for each bar, as a fraction of the position.
+        dividends: `cash` pays dividends out, `reinvest` buys shares of the same symbol at the last close.
+    """
+
+    cash_rate: float = Field(0.0, gt=-1, lt=10)
+    margin_rate: float = Field(0.0, ge=0, lt=10)
+    borrow_rate: PerSymbolAmount = 0.0
+    funding_rate: PerSymbolRate = 0.0
+    funding_column: str | None = None
+    dividends: Literal["cash", "reinvest"] = "cash"
+
+
+Range = Annotated[tuple[float, float], Field(strict=False)]
+
+
+class RandomizationConfig(ConfigModel):
+    """Ranges [low, high] to draw a lane's parameters from at each episode (rule 8.2); null does not draw."""
+
+    fee_rate: Range | None = None
+    slippage_rate: Range | None = None
+    borrow_rate: Range | None = None
+    leverage: Range | None = None
+    initial_cash: Range | None = None
+    episode_length: Range | None = None
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for name, low, high in self.drawn():
+            least, below = PARAMETER_BOUNDS[name]
+            if not (low <= high and least <= low and high < below):
+                raise ValueError(f"{name} should be [low, high] with {least:g} <= low <= high < {below:g}")
+            if name == "initial_cash" and low <= 0:
+                raise ValueError("initial_cash should be above 0")
+        return self
+
+    def drawn(self) -> list[tuple[str, float, float]]:
+        """Return name, low and high of every parameter that is drawn."""
+        ranges = {name: getattr(self, name) for name in PARAMETER_BOUNDS}
+        return [(name, *given) for name, given in ranges.items() if given is not None]
+
+
+PARAMETER_BOUNDS: dict[str, tuple[float, float]] = {
+    "fee_rate": (0.0, 1.0),
+    "slippage_rate": (0.0, 1.0),
+    "borrow_rate": (0.0, float("inf")),
+    "leverage": (1.0, 1000.0),
+    "initial_cash": (0.0, float("inf")),
+    "episode_length": (1.0, float("inf")),
+}
+"""Least value, and the value to stay below, of each parameter that lanes may have of their own; in the order of 8.2."""
 
 
 class ActionConfig(ConfigModel):
@@ -159,11 +301,13 @@ class ActionConfig(ConfigModel):
     Attributes:
         mode: `trade`, `weights`, `shares` or `discrete`.
         max_shares: Largest order of `shares` mode, in shares.
+        max_weight: The weight that an action of 1 asks for in `weights` mode.
         joint: `discrete` only: one number for all symbols (a `Discrete` space, as DQN needs) in place of one each.
     """
 
     mode: ActionMode = "trade"
     max_shares: float = Field(100.0, gt=0)
+    max_weight: float = Field(1.0, gt=0)
     joint: bool = False
 
     @model_validator(mode="after")
@@ -213,11 +357,25 @@ class EnvConfig(ConfigModel):
     feature_scaling: Literal["standard", "none"] = "standard"
     portfolio_config: PortfolioConfig = PortfolioConfig()
     cost_config: CostConfig = CostConfig()
+    execution_config: ExecutionConfig = ExecutionConfig()
+    margin_config: MarginConfig = MarginConfig()
+    carry_config: CarryConfig = CarryConfig()
+    randomization: RandomizationConfig = RandomizationConfig()
     action_config: ActionConfig = ActionConfig()
     reward_config: RewardConfig = RewardConfig()
     episode_config: EpisodeConfig = EpisodeConfig()
     observation_config: ObservationConfig = ObservationConfig()
     fill: Fill = "next_open"
+
+    @model_validator(mode="after")
+    def _rules_fit_together(self) -> Self:
+        carry = self.carry_config
+        if self.margin_config.cash_account and (carry.funding_rate or carry.funding_column):
+            raise ValueError(
+                "carry_config: funding needs a margin account, since it can take cash below zero; expected "
+                "margin_config.allow_short or a margin_config.leverage above 1"
+            )
+        return self
 
 
 class DataConfig(ConfigModel):
@@ -254,6 +412,7 @@ class AgentConfig(ConfigModel):
         normalize_reward: Divide rewards by their running scale (stable-baselines3 `VecNormalize`) while training.
         evaluations: How often the agent is judged on the validation part during training.
         checkpoints: How many intermediate models are kept.
+        record_megabytes: Actions are recorded up to this size, so that episodes can be replayed; 0 records none.
         n_threads: Threads of torch and of the environment.
         device: The torch device.
     """
@@ -266,6 +425,7 @@ class AgentConfig(ConfigModel):
     normalize_reward: bool = True
     evaluations: int = Field(10, ge=0)
     checkpoints: int = Field(4, ge=0)
+    record_megabytes: float = Field(64.0, ge=0)
     n_threads: int = Field(1, ge=1)
     device: str = "cpu"
 
@@ -305,13 +465,14 @@ class BacktestConfig(ConfigModel):
         )
 
     def applied_to(self, env: EnvConfig) -> EnvConfig:
-        """Return ``env`` as a backtest runs it: this section's changes, one episode over all bars, full history."""
+        """Return ``env`` as a backtest runs it: this section's changes, all bars once, full history, nothing drawn."""
         own = self.resolved(env)
         return env.updated(
             reward_config=(self.reward_config or env.reward_config).model_dump(),
             portfolio_config=own.portfolio_config.model_dump(),
             cost_config=own.cost_config.model_dump(),
             episode_config={"length": None, "random_start": False},
+            randomization={},
         )
 
 

@@ -38,6 +38,10 @@ class EnvironmentStateError(BatchenvError, RuntimeError):
     """An environment was used out of order, for example stepped before its first reset."""
 
 
+class CausalityError(BatchenvError, AssertionError):
+    """A feature or an environment uses bars that are not known yet."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` when a known name is close to ``name``, else an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

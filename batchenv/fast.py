@@ -32,14 +32,15 @@ class FastTrainingEnv(BaseTradingEnv):
         scaler: FeatureScaler | None = None,
         seed: int | None = None,
         lane: int = 0,
+        lane_parameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the environment; the arguments are those of `BaseTradingEnv`.
 
         Raises:
             BatchenvError: As `TradingTask.build` says; `ConfigError` for a reward that needs history.
         """
-        super().__init__(market, config, features, scaler=scaler, seed=seed, lane=lane)
-        self._engine = Engine(self.task, 1)
+        super().__init__(market, config, features, scaler=scaler, seed=seed, lane=lane, lane_parameters=lane_parameters)
+        self._engine = Engine(self.task, self.parameters, 1)
         self._which = np.zeros(1, np.int64)
         self._return = 0.0
         self._born = time.perf_counter()
@@ -89,7 +90,8 @@ class FastTrainingEnv(BaseTradingEnv):
 
     def _begin(self) -> npt.NDArray[np.float32]:
         self._return = 0.0
-        self._engine.open(self._which, np.array([self.start]), np.array([self.end]))
+        bars = {"start": np.array([self.start]), "end": np.array([self.end])}
+        self._engine.open(self._which, self.values._replace(**bars))
         return np.array(self._engine.out.observation[0])
 
     def _info(self) -> dict[str, Any]:

@@ -28,6 +28,8 @@ BoolArray = NDArray[np.bool_]
 TimeArray = NDArray[np.datetime64]
 
 PRICE_FIELDS = ("open", "high", "low", "close", "adj_close")
+NO_ACTION: Mapping[str, float] = {"dividends": 0.0, "splits": 1.0}
+"""Corporate actions, and the value of a bar without one."""
 LONE_SYMBOL = "ASSET"
 
 _ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +41,8 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
     "close": ("close",),
     "volume": ("volume",),
     "adj_close": ("adj_close", "adjclose", "adjusted_close"),
+    "dividends": ("dividends", "dividend"),
+    "splits": ("splits", "split", "stock_splits", "stock_split"),
 }
 _MISSING_TEXTS = [
     "",
@@ -66,8 +70,8 @@ _PARSER_FAILURES = (
     pd.errors.ParserWarning,
 )
 _EXPECTED_SHAPES = (
-    "a long frame (date, symbol, open, high, low, close, volume[, adj_close]; date, symbol and close are "
-    "required), a wide frame of closes (index = dates, columns = symbols), or a frame with 2-level columns "
+    "a long frame (date, symbol, open, high, low, close, volume[, adj_close, dividend, split]; date, symbol and "
+    "close are required), a wide frame of closes (index = dates, columns = symbols), or a frame with 2-level columns "
     "(field, symbol)"
 )
 
@@ -79,8 +83,8 @@ class Bars:
     Attributes:
         symbols: Column names of every matrix.
         timestamps: datetime64[ns] [bars], strictly increasing.
-        fields: ``close`` and whichever of ``open``, ``high``, ``low``, ``volume`` exist; float64 [bars,
-            symbols].
+        fields: ``close`` and whichever of ``open``, ``high``, ``low``, ``volume``, ``dividends``, ``splits``
+            exist; float64 [bars, symbols].
         columns: The user's extra numeric columns; float64 [bars, symbols].
     """
 
@@ -228,7 +232,10 @@ def resolve_columns(names: Mapping[str, Any] | list[str], source: str) -> dict[s
         folded.setdefault(_fold(name), []).append(name)
     known: dict[str, str] = {}
     for field, aliases in _ALIASES.items():
-        candidates = next((folded[alias] for alias in aliases if alias in folded), [])
+        spelled = [folded[alias] for alias in aliases if alias in folded]
+        if field not in NO_ACTION:
+            spelled = spelled[:1]  # a second date or close under another name stays the user's own column
+        candidates = [name for names in spelled for name in names]
         if len(candidates) > 1:
             raise MarketDataError(f"{source}: columns {candidates} all mean {field!r}; keep one of them")
         if candidates:
@@ -308,7 +315,14 @@ def _long_to_bars(
         for name, series in columns.items()
         if name not in used and _is_number(series.dtype)
     }
-    return Bars(symbols, timestamps, {k: matrix(v) for k, v in _adjust(fields, adjusted).items()}, extras)
+    actions = {
+        field: matrix(_numbers(columns[known[field]], field, where)) for field in _actions(known, fields, adjusted)
+    }
+    row_of = np.zeros((len(timestamps), len(symbols)), dtype=np.intp)
+    row_of[rows, codes] = np.arange(len(times))
+    result = {k: matrix(v) for k, v in _adjust(fields, adjusted).items()}
+    result |= _check_table_actions(actions, result["close"], lambda position: where((int(row_of[position]),)))
+    return Bars(symbols, timestamps, result, extras)
 
 
 def _symbol_codes(
@@ -361,7 +375,7 @@ def _wide_to_bars(
     _check_wide_order(times, origin)
     series = [column for name, column in columns.items() if name != known["date"]]
     close = np.column_stack([_numbers(column, "close", where, s) for s, column in enumerate(series)])
-    return _finish_wide(times, symbols, {"close": close}, {}, origin, adjusted)
+    return _finish_wide(times, symbols, {"close": close}, {}, {}, origin, adjusted=adjusted)
 
 
 def _two_level_to_bars(frame: pd.DataFrame, origin: Origin, adjusted: bool) -> Bars:
@@ -404,8 +418,9 @@ def _two_level_to_bars(frame: pd.DataFrame, origin: Origin, adjusted: bool) -> B
 
     fields = {f: matrix(known[f], f) for f in (*PRICE_FIELDS, "volume") if f in known}
     text = {name for (name, _), dtype in zip(pairs, frame.dtypes, strict=True) if not _is_number(dtype)}
+    actions = {f: matrix(known[f], f) for f in _actions(known, fields, adjusted)}
     extras = {top: matrix(top, top) for top in tops if top not in text and top not in known.values()}
-    return _finish_wide(times, symbols, fields, extras, origin, adjusted)
+    return _finish_wide(times, symbols, fields, actions, extras, origin, adjusted=adjusted)
 
 
 def _wide_where(times: TimeArray, symbols: tuple[str, ...], origin: Origin) -> Callable[[tuple[int, ...]], str]:
@@ -435,8 +450,10 @@ def _finish_wide(
     times: TimeArray,
     symbols: tuple[str, ...],
     fields: dict[str, FloatArray],
+    actions: dict[str, FloatArray],
     extras: dict[str, FloatArray],
     origin: Origin,
+    *,
     adjusted: bool,
 ) -> Bars:
     if len(set(symbols)) < len(symbols) or "" in symbols:
@@ -447,7 +464,9 @@ def _finish_wide(
         raise MarketDataError(
             f"{origin.name}: symbol {symbols[int(np.argmax(empty))]!r} has no close at all; drop the column or fill it"
         )
-    return Bars(symbols, times, _adjust(fields, adjusted), extras)
+    result = _adjust(fields, adjusted)
+    result |= _check_table_actions(actions, result["close"], _wide_where(times, symbols, origin))
+    return Bars(symbols, times, result, extras)
 
 
 # --- values -------------------------------------------------------------------------------------------------
@@ -494,6 +513,81 @@ def _adjust(fields: dict[str, FloatArray], adjusted: bool) -> dict[str, FloatArr
             factor = fields["adj_close"] / fields["close"]
             result |= {name: result[name] * factor for name in ("open", "high", "low") if name in result}
         result["close"] = fields["adj_close"]
+    return result
+
+
+def _actions(known: Mapping[str, str], fields: Mapping[str, FloatArray], adjusted: bool) -> list[str]:
+    """Return which corporate actions to read: none where the prices will have them in."""
+    return [] if adjusted and "adj_close" in fields else [field for field in NO_ACTION if field in known]
+
+
+def last_known(values: FloatArray) -> FloatArray:
+    """Return ``values`` [bars, symbols] with NaN replaced by the last number above it, where there is one."""
+    rows = np.where(np.isnan(values), 0, np.arange(len(values))[:, None])
+    return np.take_along_axis(values, np.maximum.accumulate(rows, axis=0), axis=0)
+
+
+def check_actions(
+    actions: Mapping[str, FloatArray],
+    close: FloatArray,
+    before: FloatArray,
+    where: Callable[[tuple[int, ...]], str],
+) -> dict[str, FloatArray]:
+    """Check dividends and splits; return them with the value of "none" wherever nothing happens.
+
+    NaN means none, and so does 0 new shares for one old, which is how Yahoo writes it. On the first bar of a
+    symbol there is nobody to receive anything: what stands there is taken out.
+
+    Args:
+        actions: float64 [bars, symbols] by name, any of ``NO_ACTION``.
+        close: float64 [bars, symbols], NaN where the symbol has no bar.
+        before: float64 [bars, symbols], last known close before the bar, NaN where there is none.
+        where: Names the element at an index, for the message.
+
+    Raises:
+        MarketDataError: A value is not a finite number >= 0, stands where the symbol has no bar, or a dividend
+            is not below the previous close (in new shares).
+    """
+    result = {}
+    for field, none in NO_ACTION.items():
+        if field not in actions:
+            continue
+        values = actions[field]
+        _refuse((values < 0) | np.isinf(values), values, field, "a finite number >= 0", where)
+        values = np.where(np.isnan(values) | ((values == 0) & (field == "splits")), none, values)
+        _refuse((values != none) & np.isnan(close), values, field, f"{none}: the symbol has no bar there", where)
+        result[field] = np.where(np.isnan(before), none, values)
+    if "dividends" in result:
+        dividends, ratio = result["dividends"], result.get("splits", np.ones_like(close))
+        bad = (dividends > 0) & ~(dividends < before / ratio)
+        if bad.any():
+            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            split = f" / {ratio[at]} new shares for one old" if ratio[at] != 1 else ""
+            _refuse(bad, dividends, "dividends", f"less than the close before it, {before[at]}{split}", where)
+    return result
+
+
+def _check_table_actions(
+    actions: Mapping[str, FloatArray], close: FloatArray, where: Callable[[tuple[int, ...]], str]
+) -> dict[str, FloatArray]:
+    """As :func:`check_actions`, for a whole table; also refuses splits that the prices do not show."""
+    before = np.full_like(close, np.nan)
+    before[1:] = last_known(close)[:-1]
+    result = check_actions(actions, close, before, where)
+    if "splits" in result:
+        ratio = result["splits"]
+        large = np.abs(np.log(ratio)) > np.log(1.4)  # a smaller one cannot be told from a day's move
+        move = np.log(np.where(large, close / before, 1.0))
+        doubt = np.where(large, np.abs(move + np.log(ratio)) - np.abs(move), 0.0)
+        bad = large & (doubt > 0) & (doubt.sum(axis=0) > 0)
+        _refuse(
+            bad,
+            ratio,
+            "splits",
+            "a close that falls with it; these prices are adjusted for splits already, as Yahoo's are: drop the column "
+            "of splits (and that of dividends, where the prices are adjusted for them too)",
+            where,
+        )
     return result
 
 

@@ -21,14 +21,17 @@ import pandas as pd
 
 from batchenv.errors import MarketDataError, did_you_mean
 from batchenv.loaders import (
+    NO_ACTION,
     Bars,
     BoolArray,
     FloatArray,
     Origin,
     TimeArray,
+    check_actions,
     check_bars,
     format_time,
     frame_to_bars,
+    last_known,
     parse_time,
     read_bundled,
     read_csv,
@@ -43,6 +46,7 @@ ALL_BARS = -1
 """Value of ``fit_bars`` at construction that stands for every row of history and part."""
 
 _OPTIONAL = ("open", "high", "low", "volume")
+_FIELDS = ("close", *_OPTIONAL, *NO_ACTION)
 _Array = TypeVar("_Array", bound=np.ndarray[Any, Any])
 
 
@@ -60,13 +64,18 @@ class MarketData:
         low: As ``close``; None where the data have no lows.
         volume: float64 [bars, symbols], shares; 0 where a bar states none, NaN where there is no bar; or
             None.
+        dividends: float64 [bars, symbols], cash per share that a share held over the close before receives on
+            this bar, the ex bar (per new share, if a split comes with it); 0.0 where there is none. None where
+            the part has none at all, as in adjusted data.
+        splits: float64 [bars, symbols], new shares for one old on this bar; 1.0 where there is no split. None
+            where the part has none at all.
         columns: The user's own extra numeric columns, by name; float64 [bars, symbols], NaN allowed.
         history: The bars before the first bar of this part, for warm-up; None when there are none.
         fit_bars: How many leading rows of history + this part statistics (a feature scaler) may be fitted on.
         source: Where the data come from: ``bundled``, a path, or a label.
 
     Raises:
-        MarketDataError: Shapes, timestamps, prices or history do not fit together.
+        MarketDataError: Shapes, timestamps, prices, corporate actions or history do not fit together.
     """
 
     symbols: tuple[str, ...]
@@ -76,6 +85,8 @@ class MarketData:
     high: FloatArray | None = None
     low: FloatArray | None = None
     volume: FloatArray | None = None
+    dividends: FloatArray | None = None
+    splits: FloatArray | None = None
     columns: Mapping[str, FloatArray] = field(default_factory=dict)
     history: MarketData | None = None
     fit_bars: int = ALL_BARS
@@ -90,7 +101,8 @@ class MarketData:
         GOOG lists in August 2004 and FB in May 2012; before that they have no bars.
 
         Args:
-            adjusted: Adjust prices for splits and dividends; see :meth:`from_frame`.
+            adjusted: Adjust prices for splits and dividends; else prices are as traded, with ``splits`` and
+                ``dividends`` beside them. See :meth:`from_frame`.
         """
         return cls._from_bars(frame_to_bars(read_bundled(), Origin("bundled"), adjusted=adjusted), "bundled")
 
@@ -99,27 +111,32 @@ class MarketData:
         """Take bars from a pandas frame, in any of three shapes.
 
         1. Long: one row per date and symbol, with columns date, symbol, open, high, low, close, volume,
-           adj_close (any case; ticker, tic or asset for symbol; datetime, timestamp or time for date; the
-           date may be the index). date, symbol and close are required; without a symbol column, all rows are
-           one symbol, ``ASSET``. An absent row means that the symbol has no bar; a row that is there must
-           hold valid prices. Further numeric columns are kept in ``columns``. Symbols are sorted
-           alphabetically.
+           adj_close, dividend, split (any case; ticker, tic or asset for symbol; datetime, timestamp or time
+           for date; dividends, splits or "stock splits"; the date may be the index). date, symbol and close
+           are required; without a symbol column, all rows are one symbol, ``ASSET``. An absent row means that
+           the symbol has no bar; a row that is there must hold valid prices. Further numeric columns are kept
+           in ``columns``. Symbols are sorted alphabetically.
         2. Wide, closes only: index (or a date column) = dates, columns = symbols, NaN = no bar.
         3. Wide with 2-level columns, (field, symbol) or (symbol, field), as yfinance gives it; NaN in all
            price fields = no bar. Further numeric fields are kept in ``columns``.
 
         Small inconsistencies that vendors are known for (an open slightly outside low..high) are accepted.
 
+        Dividends and splits belong to prices as traded. Prices that are adjusted but come with these columns
+        count them twice: Yahoo's close is always adjusted for splits, and with ``auto_adjust`` for dividends too.
+        Splits that the closes do not show are therefore refused; nobody can tell so for dividends.
+
         Args:
             df: The frame; it is not changed.
-            adjusted: Where the frame has adj_close, use it as close and multiply open, high and low by
-                adj_close / close. The volume is left as it is. Otherwise adj_close is ignored.
+            adjusted: Where the frame has adj_close, use it as close, multiply open, high and low by
+                adj_close / close, and drop dividends and splits, which are in the prices then. The volume is
+                left as it is. Otherwise adj_close is ignored, and dividends and splits are kept.
             source: Name of the data in messages.
 
         Raises:
             MarketDataError: A date cannot be parsed, is duplicated or out of order; a price is missing, not
-                finite or not positive; high is below low; a volume is negative; a column is missing or
-                repeated; or there are fewer than 2 bars.
+                finite or not positive; high is below low; a volume is negative; a dividend or split is not
+                possible where it stands; a column is missing or repeated; or there are fewer than 2 bars.
         """
         return cls._from_bars(frame_to_bars(df, Origin(source), adjusted=adjusted), source)
 
@@ -178,7 +195,7 @@ class MarketData:
         for name in present:
             put(name, self._matrix(name, getattr(self, name)))
         columns = {str(name): self._matrix(str(name), values) for name, values in self.columns.items()}
-        if taken := sorted(columns.keys() & {"close", *_OPTIONAL}):
+        if taken := sorted(columns.keys() & {"close", *_OPTIONAL, *NO_ACTION}):
             raise MarketDataError(f"{self.source}: an extra column cannot be called {taken[0]!r}; that is a field")
         put("columns", MappingProxyType(columns))
         check_bars({name: getattr(self, name) for name in ("close", *present)}, self._where, gaps=True)
@@ -187,6 +204,10 @@ class MarketData:
             put("volume", _read_only(np.where(self.has_bar, stated, np.nan)))
         if self.history is not None:
             put("history", self._checked_history(self.history))
+        given = {name: self._matrix(name, getattr(self, name)) for name in NO_ACTION if getattr(self, name) is not None}
+        if given:
+            for name, values in check_actions(given, self.close, self._close_before(), self._where).items():
+                put(name, _read_only(values) if (values != NO_ACTION[name]).any() else None)
         total = self.n_bars + (0 if self.history is None else self.history.n_bars)
         put("fit_bars", total if self.fit_bars == ALL_BARS else int(self.fit_bars))
         if not 1 <= self.fit_bars <= total:
@@ -202,6 +223,11 @@ class MarketData:
     def _where(self, position: tuple[int, ...]) -> str:
         bar, s = position
         return f"{self.source}, bar {bar}, symbol {self.symbols[s]!r}, date {format_time(self.timestamps[bar])}"
+
+    def _close_before(self) -> FloatArray:
+        """Return the mark of the bar before each bar, history included; float64 [bars, symbols]."""
+        first = np.full((1, self.n_symbols), np.nan) if self.history is None else self.history.mark[-1:]
+        return np.concatenate([first, self.mark[:-1]])
 
     def _checked_history(self, history: MarketData) -> MarketData:
         whole = history.with_history()
@@ -254,8 +280,7 @@ class MarketData:
         closes = self.close
         if self.history is not None:
             closes = np.concatenate([self.history.mark[-1:], closes])
-        rows = np.where(np.isnan(closes), 0, np.arange(len(closes))[:, None])
-        filled = np.take_along_axis(closes, np.maximum.accumulate(rows, axis=0), axis=0)
+        filled = last_known(closes)
         return _read_only(np.ascontiguousarray(filled[len(filled) - self.n_bars :]))
 
     @cached_property
@@ -282,7 +307,7 @@ class MarketData:
         """SHA-256 (hex) of symbols, timestamps and all matrices; source and history do not count."""
         digest = hashlib.sha256("\x00".join(self.symbols).encode())
         digest.update(self.timestamps.astype("<i8").tobytes())
-        named = {name: getattr(self, name) for name in ("close", *_OPTIONAL)} | dict(sorted(self.columns.items()))
+        named = {name: getattr(self, name) for name in _FIELDS} | dict(sorted(self.columns.items()))
         for name, values in named.items():
             if values is not None:
                 digest.update(f"\x00{name}{values.shape}".encode())
@@ -300,16 +325,19 @@ class MarketData:
     def _whole(self) -> MarketData:
         past = self.history
         assert past is not None
-        return replace(
-            self,
-            timestamps=np.concatenate([past.timestamps, self.timestamps]),
-            history=None,
-            **self._each(lambda name, values: np.concatenate([_values_of(past, name), values])),
-        )
+
+        def stack(name: str, values: FloatArray) -> FloatArray:
+            return np.concatenate([_values_of(past, name), values])
+
+        matrices = self._each(stack)
+        for name in NO_ACTION:  # either part may be without any
+            matrices[name] = stack(name, _values_of(self, name))
+        timestamps = np.concatenate([past.timestamps, self.timestamps])
+        return replace(self, timestamps=timestamps, history=None, **matrices)
 
     def _each(self, change: Callable[[str, FloatArray], FloatArray]) -> dict[str, Any]:
         """Apply ``change(name, matrix)`` to every matrix; the result is fit for ``dataclasses.replace``."""
-        given = {name: getattr(self, name) for name in ("close", *_OPTIONAL)}
+        given = {name: getattr(self, name) for name in _FIELDS}
         changed: dict[str, Any] = {name: change(name, m) for name, m in given.items() if m is not None}
         return changed | {"columns": {name: change(name, m) for name, m in self.columns.items()}}
 
@@ -409,6 +437,8 @@ def _read_only(array: _Array) -> _Array:
 
 def _values_of(market: MarketData, name: str) -> FloatArray:
     values = market.columns[name] if name in market.columns else getattr(market, name)
+    if values is None and name in NO_ACTION:
+        return np.full(market.close.shape, NO_ACTION[name])
     assert isinstance(values, np.ndarray)
     return values
 

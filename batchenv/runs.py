@@ -93,6 +93,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def recording(self) -> Path:
+        """Folder of the recorded actions and episodes; missing where nothing was recorded."""
+        return self.path / "recording"
+
+    @property
     def tensorboard(self) -> Path:
         """Folder of the TensorBoard logs."""
         return self.path / "tensorboard"

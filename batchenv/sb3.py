@@ -41,6 +41,7 @@ class TradingVecEnv(VecEnv):
         scaler: FeatureScaler | None = None,
         n_threads: int = 1,
         copy: bool = True,
+        lane_parameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the environment; the arguments are those of `BatchTradingEnv`.
 
@@ -51,7 +52,15 @@ class TradingVecEnv(VecEnv):
             BatchenvError: As `BatchTradingEnv` says.
         """
         self.batch = BatchTradingEnv(
-            market, config, features, n_envs, seed=seed, scaler=scaler, n_threads=n_threads, copy=copy
+            market,
+            config,
+            features,
+            n_envs,
+            seed=seed,
+            scaler=scaler,
+            n_threads=n_threads,
+            copy=copy,
+            lane_parameters=lane_parameters,
         )
         self._first_seed: int | None = self.batch.seed_value
         self._actions: npt.NDArray[Any] | None = None

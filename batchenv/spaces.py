@@ -1,6 +1,6 @@
 """Actions and observations as facts that both tiers share: shapes, bounds, names, checks. No money here.
 
-Rules 2.2 and 5.1 of ``docs/accounting.md``.
+Rules 2.2 and 6.4 of ``docs/accounting.md``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from batchenv.config import ActionConfig, ObservationConfig
 from batchenv.errors import ActionError, ConfigError
 
 _JOINT_LIMIT = 100_000
-UNREALIZED_LIMIT = 10.0
-"""Bound of the unrealised profit in an observation (rule 5.1)."""
+PORTFOLIO_LIMIT = 10.0
+"""Bound of weights, cash fraction and unrealised profit in an observation (rule 6.4)."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,14 @@ class ObservationLayout:
         symbols: Symbol names.
         config: The optional parts.
         feature_limit: Bound of the feature values; infinity when they are not scaled.
+        borrows: Whether the account is a margin account, whose weights and cash fraction can leave [0, 1].
     """
 
     features: tuple[str, ...]
     symbols: tuple[str, ...]
     config: ObservationConfig
     feature_limit: float
+    borrows: bool = False
 
     @property
     def parts(self) -> dict[str, slice]:
@@ -166,7 +168,10 @@ class ObservationLayout:
         high = np.ones(self.size, np.float32)
         low[parts["features"]] = -self.feature_limit
         high[parts["features"]] = self.feature_limit
+        if self.borrows:
+            for part in (parts["weights"], parts["cash"]):
+                low[part], high[part] = -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT
         if "unrealized_pnl" in parts:
-            low[parts["unrealized_pnl"]] = -UNREALIZED_LIMIT
-            high[parts["unrealized_pnl"]] = UNREALIZED_LIMIT
+            low[parts["unrealized_pnl"]] = -PORTFOLIO_LIMIT
+            high[parts["unrealized_pnl"]] = PORTFOLIO_LIMIT
         return spaces.Box(low, high, dtype=np.float32)

@@ -17,6 +17,7 @@ from batchenv.config import DataConfig, EnvConfig, RunConfig
 from batchenv.errors import ConfigError, MarketDataError
 from batchenv.features import FeatureScaler
 from batchenv.market import MarketData
+from batchenv.record import ActionRecorder
 from batchenv.runs import RunFolder
 from batchenv.sb3 import TradingVecEnv
 
@@ -139,12 +140,15 @@ def train(
         copy=False,
     )
     scaler = env.batch.scaler
-    agent = Agent(settings, env, seed=config.seed, tensorboard_log=output / "tensorboard")
+    recorder = ActionRecorder(env, int(settings.record_megabytes * 2**20))
+    agent = Agent(settings, recorder, seed=config.seed, tensorboard_log=output / "tensorboard")
     judge = None
     if make_judge is not None and parts.validation is not None and settings.evaluations:
         judge = make_judge(parts.validation, config.env, scaler, config.backtest)
     _check_test_part(parts.test, config.env, scaler)
     run = RunFolder.create(output, config, scaler, _facts(config, parts, agent))
+    if settings.record_megabytes:
+        recorder.start(run.recording)
     callbacks: list[BaseCallback] = [_Progress(settings.total_timesteps, reporter)]
     if settings.checkpoints:
         callbacks.append(_Checkpoints(settings.total_timesteps, settings.checkpoints, run))
@@ -163,7 +167,7 @@ def train(
         run.finish("failed", error=f"{type(error).__name__}: {error}", timesteps=agent.model.num_timesteps)
         raise
     finally:
-        env.close()
+        recorder.close()
     seconds = time.perf_counter() - began
     agent.save(run.model)
     facts = {} if evaluation is None else {"best_timesteps": evaluation.best_timesteps}

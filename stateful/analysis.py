@@ -4,6 +4,9 @@ The fills of a run are replayed in a vectorbt `Portfolio`, whose cash and value 
 license is Apache 2.0 with the Commons Clause. Importing it takes seconds and its first run compiles for half a minute,
 so it is imported when asked for.
 
+It knows no interest, borrow cost, funding, dividends or splits, cannot borrow cash, and takes one order per symbol and
+bar. `obstacle` says where an account did one of these; there it is not asked, because its numbers would be wrong.
+
 Two of its habits are turned off, so that both mean the same by a word:
 
 * it counts 365 days to a year; here it is given the market's bars per year;
@@ -19,8 +22,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from batchenv.config import CostConfig
+from batchenv.errors import RunError
 from batchenv.market import MarketData
+from stateful.metrics import iso_date
+from stateful.terms import Terms
 
 OWN_NAMES: dict[str, tuple[str, float]] = {
     "final_equity": ("End Value", 1.0),
@@ -39,18 +44,66 @@ Its trades are not here: it averages the entry price where we match first in, fi
 """
 
 
-def replay(market: MarketData, history: pd.DataFrame, fills: pd.DataFrame, costs: CostConfig) -> Any:
+def obstacle(history: pd.DataFrame, fills: pd.DataFrame) -> str | None:
+    """Say why vectorbt cannot replay an account, or return None where it can.
+
+    Args:
+        history: The account, one row per bar, start bar first; see `StatefulTradingEnv.history`.
+        fills: Its fills; see `StatefulTradingEnv.fills`.
+    """
+    for name, words in _UNKNOWN_FLOWS.items():
+        if history[name].any():
+            return f"VectorBT knows no {words}, and this account had some"
+    if (history["cash"] < -1e-9 * history["equity"].iloc[0]).any():
+        return "VectorBT cannot borrow cash, and this account did"
+    if _changed_without_fills(history, fills):
+        return "VectorBT moves shares by fills only, and splits or reinvested dividends moved some of this account's"
+    twice = fills[fills.duplicated(["decision_bar", "symbol"])]
+    if len(twice):
+        symbol, when = twice["symbol"].iloc[0], twice["timestamp"].iloc[0]
+        return f"VectorBT takes one order per symbol and bar, and {symbol} was filled twice around {iso_date(when)}"
+    return None
+
+
+_UNKNOWN_FLOWS = {
+    "interest": "interest on cash",
+    "borrow": "cost of borrowed shares",
+    "funding": "funding",
+    "dividends": "dividends",
+}
+
+
+def _changed_without_fills(history: pd.DataFrame, fills: pd.DataFrame) -> bool:
+    """Return whether shares moved by anything but fills."""
+    columns = [name for name in history.columns if name.startswith("shares[")]
+    held = history[columns].to_numpy(np.float64)
+    explained = np.zeros_like(held)
+    rows = fills["decision_bar"].to_numpy(np.int64) + 1 - int(history["bar"].iloc[0])
+    places = fills["symbol"].map({name[7:-1]: i for i, name in enumerate(columns)}).to_numpy(np.int64)
+    np.add.at(explained, (rows, places), fills["shares"].to_numpy(np.float64))
+    gap = np.abs(held - explained.cumsum(axis=0))
+    return bool((gap > 1e-9 * np.abs(held).max(initial=0.0)).any())
+
+
+def replay(market: MarketData, history: pd.DataFrame, fills: pd.DataFrame, terms: Terms) -> Any:
     """Return a `vectorbt.Portfolio` that made the same fills.
 
     An order stands on the bar after its decision, the first whose equity it moves. That is its fill bar, except with
-    `close` fills, which execute at the price of the bar before.
+    `close` fills, which execute at the price of the bar before. Where costs are plain rates, vectorbt works them out
+    on its own; other fees and prices paid are taken from the fills.
 
     Args:
         market: The bars that were traded.
-        history: One row per bar, start bar first, with columns ``bar`` and ``equity``.
-        fills: One row per fill: ``decision_bar``, ``symbol``, signed ``shares`` and ``fill_price``.
-        costs: Fee and slippage rates.
+        history: One row per bar, start bar first; see `StatefulTradingEnv.history`.
+        fills: One row per fill; see `StatefulTradingEnv.fills`.
+        terms: What the account traded under.
+
+    Raises:
+        RunError: The account did what vectorbt cannot; see `obstacle`.
     """
+    reason = obstacle(history, fills)
+    if reason is not None:
+        raise RunError(f"vectorbt: {reason}")
     import vectorbt as vbt
 
     bars = history["bar"].to_numpy(np.int64)
@@ -61,19 +114,28 @@ def replay(market: MarketData, history: pd.DataFrame, fills: pd.DataFrame, costs
     rows = fills["decision_bar"].to_numpy(np.int64) + 1 - bars[0]
     columns = fills["symbol"].map({symbol: i for i, symbol in enumerate(symbols)}).to_numpy(np.int64)
     sizes[rows, columns] = fills["shares"].to_numpy(np.float64)
-    prices[rows, columns] = fills["fill_price"].to_numpy(np.float64)
+    plain = terms.proportional_fees and terms.impact == 0
+    prices[rows, columns] = fills["fill_price" if plain else "price"].to_numpy(np.float64)
+    rates, slippages, fees = (np.zeros(marks.shape) for _ in range(3))
+    if plain:
+        charged = fills["kind"].to_numpy() != "delisting"  # rule 4.4
+        rates[rows, columns] = np.where(charged, terms.fee_rate[columns], 0.0)
+        slippages[rows, columns] = np.where(charged, terms.slippage_rate[columns], 0.0)
+    else:
+        fees[rows, columns] = fills["fee"].to_numpy(np.float64)
     return vbt.Portfolio.from_orders(
         marks,
         size=sizes,
         price=prices,
         size_type="amount",
-        direction="longonly",
-        fees=costs.fee_rate,
-        slippage=costs.slippage_rate,
+        direction="both",
+        fees=rates,
+        fixed_fees=fees,
+        slippage=slippages,
         init_cash=float(history["equity"].iloc[0]),
         cash_sharing=True,
         group_by=True,
-        call_seq=np.argsort(sizes > 0, axis=1, kind="stable"),  # sells first (rule 3.2)
+        call_seq=np.argsort(sizes > 0, axis=1, kind="stable"),  # sells first (rule 3.7)
         freq=_bar_length(history.index),
     )
 

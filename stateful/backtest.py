@@ -17,6 +17,7 @@ from batchenv.market import MarketData
 from stateful.baselines import Baseline, BuyAndHold, EqualWeight
 from stateful.env import StatefulTradingEnv
 from stateful.metrics import performance_metrics
+from stateful.terms import Terms
 from stateful.verdict import Verdict, verdicts
 
 Progress = Callable[[int, int], None]
@@ -36,7 +37,7 @@ class BacktestResults:
     Attributes:
         metrics: The agent's figures (`stateful.metrics`), JSON as they are. Beside them ``baselines``, the same
             figures for each baseline by name, and ``vectorbt``, VectorBT's statistics of the agent's fills under
-            its own names, or None when switched off.
+            its own names, or None when switched off or beyond it (`vectorbt_obstacle`).
         history: The agent's account, one row per bar.
         trades: The agent's trades, one row per lot.
         fills: The agent's fills.
@@ -45,6 +46,7 @@ class BacktestResults:
         market: The bars that were traded.
         config: The environment's rules.
         backtest_config: The backtest's settings.
+        terms: What the accounts traded under.
     """
 
     metrics: dict[str, Any]
@@ -56,6 +58,7 @@ class BacktestResults:
     market: MarketData
     config: EnvConfig
     backtest_config: BacktestConfig
+    terms: Terms
 
     @property
     def equity(self) -> pd.Series[float]:
@@ -67,11 +70,22 @@ class BacktestResults:
         """Whether the agent beat each baseline after costs, in plain words."""
         return verdicts(self.metrics, self.labels)
 
+    @property
+    def vectorbt_obstacle(self) -> str | None:
+        """Why VectorBT cannot replay the agent's fills, in words; None where it can."""
+        from stateful.analysis import obstacle
+
+        return obstacle(self.history, self.fills)
+
     def to_vectorbt(self) -> Any:
-        """Return a `vectorbt.Portfolio` that replays the agent's fills; see `stateful.analysis.replay`."""
+        """Return a `vectorbt.Portfolio` that replays the agent's fills; see `stateful.analysis.replay`.
+
+        Raises:
+            RunError: The account did what VectorBT cannot, such as earn interest or receive dividends.
+        """
         from stateful.analysis import replay
 
-        return replay(self.market, self.history, self.fills, self.config.cost_config)
+        return replay(self.market, self.history, self.fills, self.terms)
 
     def write(
         self,
@@ -116,14 +130,20 @@ class BackTesting:
         backtest_config: BacktestConfig | Mapping[str, Any] | None = None,
         *,
         baselines: Sequence[Baseline] | None = None,
+        episode: tuple[int, int] | None = None,
     ) -> None:
         """Prepare a backtest; ``env`` itself is not stepped.
+
+        All accounts play under the same terms: the configuration's and the lane's own. Without ``episode`` nothing is
+        drawn (``randomization``), and the lane's own episode gives way to all bars of the market.
 
         Args:
             agent: Anything with ``predict(observation, deterministic=...) -> (action, state)``.
             env: Market, rules, features and their scaling.
             backtest_config: Changes for the backtest: `BacktestConfig`, a mapping, or None for none.
             baselines: What to compare with; None takes buy and hold, and equal weight.
+            episode: A lane and an episode number, to play that episode by the environment's own rules in place of all
+                bars by the backtest's.
 
         Raises:
             ConfigError: The configuration is not valid, or two baselines share a name.
@@ -139,13 +159,20 @@ class BackTesting:
         for names in ([b.name for b in self.baselines], [b.label for b in self.baselines]):
             if len(set(names)) < len(names):
                 raise ConfigError(f"baselines: got {names}, expected names and labels that differ")
+        remembering = env.config.portfolio_config.updated(maintain_history=True)
+        rules, own = env.config.updated(portfolio_config=remembering.model_dump()), env.parameters.given
+        self._episode = {} if episode is None else {"lane": episode[0], "episode": episode[1]}
+        if episode is None:
+            rules = self.config.applied_to(env.config).updated(randomization={})
+            own = {name: value for name, value in own.items() if not name.startswith("episode_")}
         self.env = StatefulTradingEnv(
             env.market,
-            self.config.applied_to(env.config),
+            rules,
             env.features,
             scaler=env.scaler,
             seed=env.seed_value,
             lane=env.lane,
+            lane_parameters=own,
         )
         check_fit(agent, self.env)
 
@@ -162,13 +189,13 @@ class BackTesting:
             ActionError: The agent returned an action that the environment cannot take.
         """
         env = self.env
-        _play(self.agent, env, self.config.deterministic, progress)
+        _play(self.agent, env, self._episode, self.config.deterministic, progress)
         history, fills, trades = env.history, env.fills, env.trades
         metrics = self._measure(history, fills, trades)
         baselines: dict[str, pd.DataFrame] = {}
         measured: dict[str, dict[str, Any]] = {}
         for baseline in self.baselines:
-            _play_baseline(baseline, env)
+            _play_baseline(baseline, env, self._episode)
             baselines[baseline.name] = env.history
             measured[baseline.name] = self._measure(env.history, env.fills, env.trades)
         metrics |= {"baselines": measured, "vectorbt": None}
@@ -182,8 +209,9 @@ class BackTesting:
             market=env.market,
             config=env.config,
             backtest_config=self.config,
+            terms=env.portfolio.terms,
         )
-        if self.config.vectorbt:
+        if self.config.vectorbt and results.vectorbt_obstacle is None:
             metrics["vectorbt"] = self._second_opinion(results)
         return results
 
@@ -257,9 +285,11 @@ def _as_backtest_config(config: BacktestConfig | Mapping[str, Any] | None) -> Ba
     raise ConfigError(f"backtest_config: got {type(config).__name__}, expected BacktestConfig, a mapping or None")
 
 
-def _play(agent: Any, env: StatefulTradingEnv, deterministic: bool, progress: Progress | None) -> None:
+def _play(
+    agent: Any, env: StatefulTradingEnv, episode: dict[str, int], deterministic: bool, progress: Progress | None
+) -> None:
     """Play one episode; the tables are left in ``env``."""
-    observation, _ = env.reset()
+    observation, _ = env.reset(options=episode)
     total = env.end - env.start
     # A recurrent policy gets its own state back, in the form that stable-baselines3 has for it.
     memory: dict[str, Any] = {}
@@ -272,9 +302,9 @@ def _play(agent: Any, env: StatefulTradingEnv, deterministic: bool, progress: Pr
             progress(env.bar - env.start, total)
 
 
-def _play_baseline(baseline: Baseline, env: StatefulTradingEnv) -> None:
+def _play_baseline(baseline: Baseline, env: StatefulTradingEnv, episode: dict[str, int]) -> None:
     """Play one episode by a rule; the tables are left in ``env``."""
-    env.reset()
+    env.reset(options=episode)
     done = over = False
     while not (done or over):
         _, _, done, over, _ = env.step_orders(baseline.orders(env))

@@ -43,7 +43,7 @@ class Baseline(Protocol):
 class BuyAndHold:
     """Equal money in every symbol that has a bar at the start, bought once and never traded again.
 
-    The orders add up to all equity; where costs or a higher fill price make that unaffordable, rule 3.3 scales them
+    The orders add up to all equity; where costs or a higher fill price make that unaffordable, rule 3.4 scales them
     down together, so everything is invested as far as it goes. Where the fill price is lower, the difference stays
     in cash, as does the part of a symbol that has no bar to fill at.
     """
@@ -53,7 +53,7 @@ class BuyAndHold:
 
     def orders(self, env: StatefulTradingEnv) -> FloatArray:
         """Buy at the first bar that has prices; see `Baseline.orders`."""
-        bought = env.market.has_bar[env.start : env.bar].any()
+        bought = (env.market.has_bar[env.start : env.bar] & env.values.tradable[0]).any()
         return np.zeros(len(env.market.symbols)) if bought else _towards_equal(env)
 
 
@@ -78,8 +78,11 @@ class EqualWeight:
 
 
 def _towards_equal(env: StatefulTradingEnv) -> FloatArray:
-    """Return the orders that give every symbol with a bar today the same share of the money outside the others."""
-    active = env.market.has_bar[env.bar]
+    """Return the orders that give every symbol with a bar today the same share of the money outside the others.
+
+    Symbols that the lane may not trade (rule 8.1) are left out.
+    """
+    active = env.market.has_bar[env.bar] & env.values.tradable[0]
     orders = np.zeros(len(active))
     if not active.any():
         return orders

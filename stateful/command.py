@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from batchenv.runs import RunFolder, free_name
 from batchenv.train import import_plugins, load_market, split_market
 from stateful.backtest import BackTesting, BacktestResults
 from stateful.env import StatefulTradingEnv
+from stateful.verify import Certificate, compare, hostile_actions
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,27 @@ def prepare_config(path: Path) -> BacktestPlan:
     title = f"{config.agent.algorithm.upper()} on {config.data.source}"
     testing = _testing(agent, test, config, None)
     return BacktestPlan(testing, free_name(Path("runs") / f"backtest-{path.stem}"), title, facts, None)
+
+
+def verify_config(
+    config: RunConfig, n_envs: int, steps: int, seed: int, progress: Callable[[int], None] | None = None
+) -> Certificate:
+    """Compare both tiers on a configuration's rules and training bars, under hostile actions.
+
+    Args:
+        config: The configuration.
+        n_envs: Lanes.
+        steps: Bars that each lane plays.
+        seed: Seed of actions and episodes.
+        progress: Told the lane-steps done.
+
+    Raises:
+        VerificationError: The tiers disagree.
+        BatchenvError: The configuration or its data are not usable.
+    """
+    import_plugins(config.imports)
+    market = split_market(load_market(config.data), config.data).train
+    return compare(market, config.env, hostile_actions(seed), n_envs=n_envs, steps=steps, seed=seed, progress=progress)
 
 
 def _testing(agent: Agent, test: MarketData, config: RunConfig, scaler: FeatureScaler | None) -> BackTesting:

@@ -1,7 +1,7 @@
 """The evaluation environment: one account, every bar, fill and trade remembered, as a `gymnasium.Env`.
 
-The order of events in a step is that of ``docs/accounting.md``: decide (2), fill (3), mark (4), end (6),
-reward (7), observe (5). `StatefulTradingEnv._advance` is that list.
+The order of events in a step is that of the table at the top of ``docs/accounting.md``:
+`StatefulTradingEnv._play_bar` is that table. Around it come decide (2), mark and observe (6), end and reward (7).
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ from batchenv.config import EnvConfig
 from batchenv.errors import EnvironmentStateError
 from batchenv.features import FeatureScaler
 from batchenv.rewards import RewardStep
-from batchenv.spaces import UNREALIZED_LIMIT
+from batchenv.spaces import PORTFOLIO_LIMIT
+from stateful.execution import Quotes
 from stateful.history import History, fills_frame, trades_frame
-from stateful.orders import FillRule, admit_orders, check_orders, size_orders
-from stateful.portfolio import NO_EXECUTION, Portfolio
+from stateful.orders import FillRule, check_orders, size_orders, sizeable_orders
+from stateful.overnight import Nights, pass_night
+from stateful.portfolio import Portfolio
+from stateful.positions import Kind
 from stateful.rewards import make_reward
+from stateful.stops import Watch
+from stateful.terms import Terms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +54,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         scaler: FeatureScaler | None = None,
         seed: int | None = None,
         lane: int = 0,
+        lane_parameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the environment; `reset` opens the account.
 
@@ -59,20 +65,21 @@ class StatefulTradingEnv(BaseTradingEnv):
             scaler: Feature scaling of an earlier run; None fits it on the training part of the market.
             seed: Seed of the episode starts; None draws one.
             lane: Which lane of a batch this environment repeats.
+            lane_parameters: That lane's own parameters (rule 8.1); see `BaseTradingEnv`.
 
         Raises:
-            BatchenvError: As `TradingTask.build` says, or the reward is unknown or misconfigured.
+            BatchenvError: As `BaseTradingEnv` says, or the reward is unknown or misconfigured.
         """
-        super().__init__(market, config, features, scaler=scaler, seed=seed, lane=lane)
+        super().__init__(market, config, features, scaler=scaler, seed=seed, lane=lane, lane_parameters=lane_parameters)
         self._born = time.perf_counter()
         self._fill_rule = FillRule(self.market, self.config.fill)
-        self._marks: Floats = np.nan_to_num(self.market.mark, nan=0.0)
+        self._nights = Nights(self.market, self.config.carry_config.funding_column)
+        self._watch = Watch.build(self.market, self.config.execution_config)
+        self._marks: Floats = self._nights.marks
         self._reward = make_reward(self.config.reward_config, self.market.periods_per_year)
         self._parts, self._size = self.task.layout.parts, self.task.layout.size
-        settings = self.config.portfolio_config
-        self._ruin = settings.bankruptcy_fraction * settings.initial_cash
         self._history: History | None = None
-        self._execution = NO_EXECUTION
+        self._ruin = self._turnover = 0.0
         self._peak = self._max_drawdown = self._reward_sum = self._turnover_sum = 0.0
         self._open_account()
 
@@ -83,7 +90,8 @@ class StatefulTradingEnv(BaseTradingEnv):
 
         Args:
             action: One number per symbol, float32 ``[symbols]``; in `discrete` mode integers, and one integer
-                when ``joint``. Numbers outside the bounds of the mode are clipped.
+                when ``joint``. Numbers outside the bounds of the mode are clipped. When a margin call stands, the
+                account is liquidated instead (rule 2.4).
 
         Returns:
             Observation float32 ``[size]``, reward, terminated, truncated, info.
@@ -96,11 +104,12 @@ class StatefulTradingEnv(BaseTradingEnv):
         actions = self.task.actions
         numbers = actions.numbers([action], 1)[0].clip(actions.low, actions.high).astype(np.float64)  # 2.2
         account, marks = self._portfolio, self.market.mark[self.bar]
-        orders = size_orders(numbers, account.equity, account.positions.shares, marks, self.config)
+        leverage = account.terms.leverage
+        orders = size_orders(numbers, account.equity, account.positions.shares, marks, self.config, leverage)
         return self._advance(orders, numbers)
 
     def step_orders(self, orders: npt.ArrayLike) -> StepResult:
-        """Play one bar with orders in shares, in place of an action; rules 1.4 and 3 apply as ever.
+        """Play one bar with orders in shares, in place of an action; rules 1.4, 2.4 and 3 apply as ever.
 
         Args:
             orders: Signed shares, positive to buy, float64 ``[symbols]``.
@@ -119,59 +128,84 @@ class StatefulTradingEnv(BaseTradingEnv):
         """Take the account from bar t to bar t+1."""
         account, bar = self._portfolio, self.bar
         equity_before = account.equity
-        orders = admit_orders(orders, self._fill_rule.tradable(bar))
-        fill_bar = bar + self._fill_rule.delay
-        self._execution = account.execute(orders, self._fill_rule.prices[fill_bar], bar, fill_bar)
+        quotes = self._fill_rule.quotes(bar, self._allowed)
+        kind: Kind = "order"
+        if account.margin_call:
+            orders, kind = -account.positions.shares, "margin_call"  # 2.4
+        orders = sizeable_orders(orders, self._marks[bar], equity_before)
+        account.open_step(bar)
+        self._play_bar(orders, quotes, kind)
+        self._turnover = account.turnover
 
         self.bar = bar + 1
         equity = account.mark(self._marks[self.bar])
         self._peak = max(self._peak, equity)
         self._max_drawdown = max(self._max_drawdown, 1.0 - equity / self._peak)
 
-        terminated = equity <= self._ruin  # 6.1
-        truncated = self.bar == self.end  # 6.2
+        terminated = equity <= self._ruin  # 7.1
+        truncated = self.bar == self.end  # 7.2
         self._running = not (terminated or truncated)
-        reward = self._reward(
-            RewardStep(equity_before, equity, self._peak, self._execution.turnover, self._execution.costs)
-        )
+        reward = self._reward(RewardStep(equity_before, equity, self._peak, self._turnover, account.step.costs))
         self._reward_sum += reward
-        self._turnover_sum += self._execution.turnover
+        self._turnover_sum += self._turnover
         if self._history is not None:
-            self._history.record(account, reward, self._execution, action)
+            self._history.record(account, reward, self._turnover, action)
         return self._observe(), reward, terminated, truncated, self._info()
+
+    def _play_bar(self, orders: Floats, quotes: Quotes, kind: Kind) -> None:
+        """Let fill, night and stops happen in the order that the fill convention gives them."""
+        account, bar = self._portfolio, self.bar
+        if self.config.fill == "close":
+            account.execute(orders, quotes, bar, kind)
+            pass_night(account, self._nights, bar, None)
+            self._stop(bar + 1)
+        elif self.config.fill == "next_open":
+            pass_night(account, self._nights, bar, orders)
+            account.execute(orders, quotes, bar + 1, kind)
+            self._stop(bar + 1)
+        else:
+            pass_night(account, self._nights, bar, orders)
+            orders[self._stop(bar + 1)] = 0.0  # 5.3
+            account.execute(orders, quotes, bar + 1, kind)
+
+    def _stop(self, bar: int) -> list[int]:
+        """Close what reaches its stop or target in ``bar``, and return those columns."""
+        return [] if self._watch is None else self._watch.close_positions(self._portfolio, bar)
 
     def _begin(self) -> Observation:
         self._open_account()
         return self._observe()
 
     def _open_account(self) -> None:
-        """Open a fresh account at the start bar (rule 6.5)."""
-        settings = self.config.portfolio_config
-        record = settings.maintain_history
-        costs = self.config.cost_config
-        account = Portfolio(self.market.symbols, settings.initial_cash, costs, record=record)
+        """Open a fresh account at the start bar (rule 7.5)."""
+        settings, values = self.config.portfolio_config, self.values
+        record, cash = settings.maintain_history, float(values.initial_cash[0])
+        terms = Terms.build(self.config, self.market.symbols, values)
+        account = Portfolio(self.market.symbols, cash, terms, record=record)
         self._portfolio = account
-        self._execution = NO_EXECUTION
-        self._peak = account.equity
-        self._max_drawdown = self._reward_sum = self._turnover_sum = 0.0
-        self._reward.reset(account.equity)
+        self._allowed = values.tradable[0]
+        self._ruin = settings.bankruptcy_fraction * cash * (1 + 1e-9)
+        self._peak = cash
+        self._turnover = self._max_drawdown = self._reward_sum = self._turnover_sum = 0.0
+        self._reward.reset(cash)
         self._history = History(self.start, self.end, self.market.n_symbols) if record else None
         if self._history is not None:
-            self._history.record(account, 0.0, NO_EXECUTION, 0.0)
+            self._history.record(account, 0.0, 0.0, 0.0)
 
     def _observe(self) -> Observation:
-        """Return the observation of the current bar (rule 5.1), a new array."""
+        """Return the observation of the current bar (rule 6.4), a new array."""
         account, parts, bar = self._portfolio, self._parts, self.bar
+        shares, marks, equity = account.positions.shares, self._marks[bar], account.equity
         observation = np.zeros(self._size, np.float32)
         observation[parts["features"]] = self.task.features.values[bar]
-        if account.equity > 0:
-            shares, marks = account.positions.shares, self._marks[bar]
-            observation[parts["weights"]] = shares * marks / account.equity
-            observation[parts["cash"]] = account.cash / account.equity
-            if "unrealized_pnl" in parts:
-                average = account.positions.average_price  # 0 without a position
-                gain = np.divide(marks, average, out=np.ones_like(marks), where=average > 0) - 1.0
-                observation[parts["unrealized_pnl"]] = np.clip(gain, -UNREALIZED_LIMIT, UNREALIZED_LIMIT)
+        if equity > 0:
+            observation[parts["weights"]] = _limited(shares * marks / equity)
+            observation[parts["cash"]] = min(max(account.cash / equity, -PORTFOLIO_LIMIT), PORTFOLIO_LIMIT)
+        if "unrealized_pnl" in parts:
+            # A short sold for nothing has an average price of 0, and has lost without measure.
+            average, ratio = account.positions.average_price, np.where(shares == 0, 1.0, np.inf)
+            np.divide(marks, average, out=ratio, where=average > 0)
+            observation[parts["unrealized_pnl"]] = _limited(np.sign(shares) * (ratio - 1.0))
         if "time_left" in parts:
             observation[parts["time_left"]] = (self.end - bar) / (self.end - self.start)
         return observation
@@ -183,9 +217,11 @@ class StatefulTradingEnv(BaseTradingEnv):
             "timestamp": self.market.timestamps[self.bar],
             "equity": account.equity,
             "cash": account.cash,
-            "turnover": self._execution.turnover,
-            "costs": self._execution.costs,
-            "fees": self._execution.fees,
+            "turnover": self._turnover,
+            "costs": account.step.costs,
+            "fees": account.step.fees,
+            "carry": account.step.carry,
+            "margin_call": account.margin_call,
         }
         if not self._running:
             elapsed = time.perf_counter() - self._born
@@ -206,21 +242,22 @@ class StatefulTradingEnv(BaseTradingEnv):
 
     @property
     def cash(self) -> float:
-        """Cash, in money."""
+        """Cash, in money; negative where it is borrowed."""
         return self._portfolio.cash
 
     @property
     def holdings(self) -> Floats:
-        """Shares held, float64 ``[symbols]``, a copy."""
+        """Shares held, negative when short, float64 ``[symbols]``, a copy."""
         return self._portfolio.holdings
 
     @property
     def history(self) -> pd.DataFrame:
         """The episode so far, one row per bar from the start bar on, with index ``timestamp``.
 
-        Columns: ``bar, equity, cash, reward, turnover, fees, slippage, costs``, then ``shares[SYM]``,
-        ``weight[SYM]`` and ``action[SYM]`` of every symbol. The action is the clipped number that was decided
-        at the bar before: 0 in the first row, NaN for `step_orders`.
+        Columns: ``bar, equity, cash, reward, turnover, fees, slippage, costs``; ``interest, borrow, funding,
+        dividends, delisting`` as changes of cash in the step (rule 4); ``margin_call``, whether one stands at this
+        bar; then ``shares[SYM]``, ``weight[SYM]`` and ``action[SYM]`` of every symbol. The action is the clipped
+        number that was decided at the bar before: 0 in the first row, NaN for `step_orders`.
 
         Raises:
             EnvironmentStateError: ``maintain_history`` is off.
@@ -255,11 +292,12 @@ class StatefulTradingEnv(BaseTradingEnv):
 
         Returns:
             ``steps``, ``equity``, ``total_return`` and ``max_drawdown`` as fractions, ``reward`` (sum),
-            ``turnover`` (sum of the steps'), ``fees``, ``slippage`` and ``costs``, ``n_fills``,
-            ``n_closed_trades``, ``realized_pnl`` (net of fees) and ``unrealized_pnl`` (before fees), money
-            where nothing else is said.
+            ``turnover`` (sum of the steps'), ``fees``, ``slippage`` and ``costs``, ``interest``, ``borrow``,
+            ``funding``, ``dividends`` and ``delisting`` as changes of cash, ``n_fills`` (orders and stops),
+            ``n_closed_trades``, ``realized_pnl`` (net of fees) and ``unrealized_pnl`` (before fees), money where
+            nothing else is said.
         """
-        account = self._portfolio
+        account, total = self._portfolio, self._portfolio.total
         return {
             "steps": self.bar - self.start,
             "equity": account.equity,
@@ -267,10 +305,15 @@ class StatefulTradingEnv(BaseTradingEnv):
             "max_drawdown": self._max_drawdown,
             "reward": self._reward_sum,
             "turnover": self._turnover_sum,
-            "fees": account.total_fees,
-            "slippage": account.total_slippage,
-            "costs": account.total_fees + account.total_slippage,
-            "n_fills": account.n_fills,
+            "fees": total.fees,
+            "slippage": total.slippage,
+            "costs": total.costs,
+            "interest": total.interest,
+            "borrow": total.borrow,
+            "funding": total.funding,
+            "dividends": total.dividends,
+            "delisting": total.delisting,
+            "n_fills": total.n_fills,
             "n_closed_trades": account.positions.n_closed,
             "realized_pnl": account.positions.realized_net,
             "unrealized_pnl": float(account.positions.unrealized(self._marks[self.bar]).sum()),
@@ -296,6 +339,7 @@ class TradingEnv(StatefulTradingEnv):
         scaler: FeatureScaler | None = None,
         seed: int | None = None,
         lane: int = 0,
+        lane_parameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the environment.
 
@@ -306,8 +350,14 @@ class TradingEnv(StatefulTradingEnv):
             scaler: Feature scaling of an earlier run; None fits it on the training part of the market.
             seed: Seed of the episode starts; None draws one.
             lane: Which lane of a batch this environment repeats.
+            lane_parameters: That lane's own parameters (rule 8.1).
 
         Raises:
             BatchenvError: As `StatefulTradingEnv` says.
         """
-        super().__init__(data, cfg, features, scaler=scaler, seed=seed, lane=lane)
+        super().__init__(data, cfg, features, scaler=scaler, seed=seed, lane=lane, lane_parameters=lane_parameters)
+
+
+def _limited(values: Floats) -> Floats:
+    """Return values within the bounds of an observation (rule 6.4)."""
+    return np.minimum(np.maximum(values, -PORTFOLIO_LIMIT), PORTFOLIO_LIMIT)

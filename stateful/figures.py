@@ -61,7 +61,7 @@ def stacked_weights(history: pd.DataFrame) -> dict[str, Series]:
     """
     columns = [column for column in history.columns if column.startswith("weight[")]
     weights = history[columns].to_numpy(np.float64)
-    order = [i for i in np.argsort(-weights.mean(axis=0), kind="stable") if weights[:, i].any()]
+    order = [i for i in np.argsort(-np.abs(weights).mean(axis=0), kind="stable") if weights[:, i].any()]
     shown = order if len(order) <= MAX_STACKED else order[: MAX_STACKED - 1]
     parts: dict[str, Series] = {columns[i][7:-1]: weights[:, i] for i in shown}
     if len(order) > len(shown):
@@ -69,6 +69,11 @@ def stacked_weights(history: pd.DataFrame) -> dict[str, Series]:
     equity = history["equity"].to_numpy(np.float64)
     parts["Cash"] = np.divide(history["cash"].to_numpy(np.float64), equity, out=np.zeros_like(equity), where=equity > 0)
     return parts
+
+
+def can_be_stacked(parts: dict[str, Series]) -> bool:
+    """Return whether no part is below zero, as a short position or borrowed cash is: else lines show them."""
+    return all(float(values.min(initial=0.0)) > -1e-6 for values in parts.values())
 
 
 def part_colours(parts: dict[str, Series]) -> list[str]:
@@ -145,18 +150,19 @@ def _drawdown(results: BacktestResults) -> Figure:
 def _weights(history: pd.DataFrame) -> Figure:
     figure = _figure()
     parts = stacked_weights(history)
+    stacked = can_be_stacked(parts)
     for (name, values), colour in zip(parts.items(), part_colours(parts), strict=True):
+        how = {"fillcolor": colour, "stackgroup": "weights"} if stacked else {}
         figure.add_scatter(
             x=date_labels(history.index),
             y=_short(values),
             name=escape(name, quote=False),
             mode="lines",
-            line={"width": 0, "color": colour},
-            fillcolor=colour,
-            stackgroup="weights",
+            line={"width": 0 if stacked else 1.5, "color": colour},
             hovertemplate="%{y:.1%}",
+            **how,
         )
-    figure.update_yaxes(tickformat="~%", range=[0, 1])
+    figure.update_yaxes(tickformat="~%", **({"range": [0, 1]} if stacked else {}))
     return figure
 
 

@@ -50,6 +50,7 @@ class Metric:
 
 _VARYING = "at least two returns that differ"
 _CLOSED = "at least one closed trade"
+_CARRY = ("interest", "borrow", "funding", "dividends")
 
 METRICS: tuple[Metric, ...] = (
     Metric("total_return", "Total return", "percent", "Return"),
@@ -77,6 +78,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("fees", "Fees paid", "money", "Costs"),
     Metric("slippage", "Slippage paid", "money", "Costs"),
     Metric("costs", "Costs paid in all", "money", "Costs"),
+    Metric("interest", "Interest on cash", "money", "Carry"),
+    Metric("borrow", "Cost of borrowed shares", "money", "Carry"),
+    Metric("funding", "Funding", "money", "Carry"),
+    Metric("dividends", "Dividends", "money", "Carry"),
     Metric("total_reward", "Sum of rewards", "number", "Reward"),
 )
 """The figures of the report's table, in its order."""
@@ -94,14 +99,16 @@ def performance_metrics(
 
     Args:
         history: One row per bar, start bar first: columns ``equity``, ``cash``, ``reward``, ``turnover``,
-            ``shares[...]`` and ``weight[...]``; the index holds the timestamps.
-        fills: One row per fill: columns ``fee`` and ``slippage``, in money.
+            ``shares[...]`` and ``weight[...]``, and, where there was any, ``interest``, ``borrow``, ``funding`` and
+            ``dividends``; the index holds the timestamps.
+        fills: One row per fill: columns ``fee`` and ``slippage``, in money, and ``kind``, where some are delistings.
         trades: One row per lot: columns ``pnl``, ``bars_held`` and ``status`` (``closed`` or ``open``).
         periods_per_year: Bars in a year.
         risk_free_rate: Yearly rate of the Sharpe and Sortino ratios.
 
     Returns:
-        Numbers, ISO dates, and None where a figure cannot be had.
+        Numbers, ISO dates, and None where a figure cannot be had. Interest, borrow cost, funding and dividends are
+        signed: received above 0, paid below.
     """
     equity = history["equity"].to_numpy(np.float64)
     metrics: dict[str, Any] = {
@@ -121,6 +128,7 @@ def performance_metrics(
     metrics["calmar"] = growth / -drawdown if drawdown and growth is not None else None
     metrics |= _activity_metrics(history, periods_per_year)
     metrics |= _fill_metrics(fills)
+    metrics |= {name: float(history[name].sum()) if name in history else 0.0 for name in _CARRY}
     metrics |= _trade_metrics(trades)
     return {name: _plain(value) for name, value in metrics.items()}
 
@@ -156,7 +164,7 @@ def _return_metrics(equity: FloatArray, periods: float, risk_free_rate: float) -
     if n == 0:
         return metrics
     growth = equity[-1] / equity[0]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # an account can end below nothing: no growth per year then
         metrics |= {
             "total_return": growth - 1.0,
             "cagr": np.float64(growth) ** (periods / n) - 1.0,
@@ -210,7 +218,7 @@ def _activity_metrics(history: pd.DataFrame, periods: float) -> dict[str, Any]:
     weights = later[[c for c in history.columns if c.startswith("weight[")]].to_numpy(np.float64)
     return {
         "turnover_per_year": float(np.nansum(later["turnover"])) / steps * periods,
-        "exposure": np.nansum(weights, axis=1).mean(),
+        "exposure": np.nansum(np.abs(weights), axis=1).mean(),
         "time_in_market": (held != 0).any(axis=1).mean(),
         "total_reward": float(np.nansum(later["reward"])),
     }
@@ -219,7 +227,8 @@ def _activity_metrics(history: pd.DataFrame, periods: float) -> dict[str, Any]:
 def _fill_metrics(fills: pd.DataFrame) -> dict[str, Any]:
     fees = float(fills["fee"].sum())
     slippage = float(fills["slippage"].sum())
-    return {"fills": len(fills), "fees": fees, "slippage": slippage, "costs": fees + slippage}
+    executed = int((fills["kind"] != "delisting").sum()) if "kind" in fills else len(fills)
+    return {"fills": executed, "fees": fees, "slippage": slippage, "costs": fees + slippage}
 
 
 def _trade_metrics(trades: pd.DataFrame) -> dict[str, Any]:

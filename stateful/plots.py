@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stateful.figures import accounts, part_colours, stacked_weights
+from stateful.figures import accounts, can_be_stacked, part_colours, stacked_weights
 from stateful.metrics import drawdowns
 
 if TYPE_CHECKING:
@@ -78,14 +78,14 @@ def _draw_weights(axes: Axes, results: BacktestResults) -> None:
     from matplotlib.ticker import PercentFormatter
 
     parts = stacked_weights(results.history)
-    axes.stackplot(
-        results.history.index.to_numpy(),
-        np.array(list(parts.values())),
-        labels=[_literal(name) for name in parts],
-        colors=part_colours(parts),
-        linewidth=0,
-    )
-    axes.set_ylim(0, 1)
+    times, colours = results.history.index.to_numpy(), part_colours(parts)
+    if can_be_stacked(parts):
+        labels = [_literal(name) for name in parts]
+        axes.stackplot(times, np.array(list(parts.values())), labels=labels, colors=colours, linewidth=0)
+        axes.set_ylim(0, 1)
+    else:
+        for (name, values), colour in zip(parts.items(), colours, strict=True):
+            axes.plot(times, values, label=_literal(name), color=colour, linewidth=1.5)
     axes.margins(x=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title("Weights of the agent's portfolio", loc="left", fontweight="bold")

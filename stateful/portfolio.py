@@ -1,49 +1,54 @@
-"""The account: orders in, fills out, then the mark.
+"""The account: orders in, fills out, the night, the stops, then the mark.
 
-Rules 3 and 4 of ``docs/accounting.md``, each in one place.
+Rules of ``docs/accounting.md``, each in one place.
 
-=====  ========================  =======================================
-rule   what                      where
-=====  ========================  =======================================
-3.1    price paid                `Portfolio._fill`
-3.2    sells first               `Portfolio.execute`
-3.3    buys share one factor     `Portfolio.execute`, `Portfolio._factor`
-3.4    cash is never negative    `Portfolio.execute`
-3.5    turnover and costs        `Portfolio._book`, `Execution`
-4.1    equity                    `Portfolio.mark`
-4.2    marks without a bar       `Portfolio.mark` (the caller's marks)
-=====  ========================  =======================================
+========  ==============================  ==============================
+rule      what                            where
+========  ==============================  ==============================
+3.1-3.6   how much fills, at what price   `stateful.execution`
+3.7       settlement                      `Portfolio._settle`, `Portfolio._pay_for`
+3.8       turnover and costs              `Portfolio._pay_for`, `Flows`
+4         overnight                       `stateful.overnight`
+4.4       delisting                       `Portfolio.exchange`
+5         stops                           `Portfolio.stop_out`, `stateful.stops`
+6.1       equity                          `Portfolio.mark`
+6.3       margin call                     `Portfolio.mark`
+6.5       average entry price, lots       `stateful.positions`
+========  ==============================  ==============================
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from batchenv.config import CostConfig
-from stateful.positions import PositionManager
+from stateful.execution import Account, Quotes, fees, fill_quantities, prices_paid, slippages
+from stateful.positions import KINDS, Kind, PositionManager
 from stateful.rowlog import RowLog
+from stateful.stops import Exit
+from stateful.terms import Terms
 
 Floats = npt.NDArray[np.float64]
 
 
 class Fill(NamedTuple):
-    """An executed order.
+    """An executed order, or another event that changed shares for cash.
 
     Attributes:
-        decision_bar: Bar t at whose close the order was decided.
-        fill_bar: Bar at which it was filled (rule 1.3).
+        decision_bar: Bar t at whose close the step began.
+        fill_bar: Bar at which it was filled (rule 1.3); t+1 for stops and delistings.
         symbol: Symbol name.
-        requested: Shares ordered, signed, before rules 3.2 and 3.3 limit them.
+        requested: Shares ordered, signed, before rules 3.1 to 3.6 limit them; counted at the fill bar.
         shares: Shares filled, signed.
-        fill_price: Price p of rule 1.3, money per share.
-        price: Price paid or received, p with slippage (rule 3.1).
+        fill_price: Price p of rule 1.3 or 5.2, money per share; what is paid per share at a delisting.
+        price: Price paid or received, p with slippage (rule 3.3).
         notional: abs(shares) * price, in money.
         fee: In money.
         slippage: Money lost to slippage, abs(shares) * abs(price - fill_price).
+        kind: Why it was filled.
     """
 
     decision_bar: int
@@ -56,184 +61,256 @@ class Fill(NamedTuple):
     notional: float
     fee: float
     slippage: float
+    kind: Kind
 
 
-class Execution(NamedTuple):
-    """What the fills of one step add up to (rule 3.5).
+@dataclass(slots=True)
+class Flows:
+    """What moved in a step, or in all steps so far; money, and as a change of cash where it has a sign.
 
     Attributes:
-        turnover: Sum of the notionals as a fraction of equity[t].
-        fees: In money.
-        slippage: In money.
-        n_fills: Number of fills.
+        n_fills: Fills of orders and stops.
+        notional: Sum of their notionals.
+        fees: Fees paid.
+        slippage: Lost to slippage.
+        interest: Interest on cash, received or paid (rule 4.1).
+        borrow: Cost of borrowed shares (4.1), at most 0.
+        funding: Funding received or paid (4.1).
+        dividends: Dividends received or paid in cash (4.3).
+        delisting: Cash for delisted positions (4.4).
     """
 
-    turnover: float
-    fees: float
-    slippage: float
-    n_fills: int
+    n_fills: int = 0
+    notional: float = 0.0
+    fees: float = 0.0
+    slippage: float = 0.0
+    interest: float = 0.0
+    borrow: float = 0.0
+    funding: float = 0.0
+    dividends: float = 0.0
+    delisting: float = 0.0
 
     @property
     def costs(self) -> float:
-        """Fees and slippage, in money."""
+        """Fees and slippage (rule 3.8)."""
         return self.fees + self.slippage
 
+    @property
+    def carry(self) -> float:
+        """Interest, borrow cost, funding and dividends."""
+        return self.interest + self.borrow + self.funding + self.dividends
 
-NO_EXECUTION = Execution(0.0, 0.0, 0.0, 0)
-"""A step without a fill."""
+    def add(self, other: Flows) -> None:
+        """Add what moved in another step."""
+        self.n_fills += other.n_fills
+        self.notional += other.notional
+        self.fees += other.fees
+        self.slippage += other.slippage
+        self.interest += other.interest
+        self.borrow += other.borrow
+        self.funding += other.funding
+        self.dividends += other.dividends
+        self.delisting += other.delisting
 
 
 class Portfolio:
-    """One long-only account.
+    """One account.
 
-    Every step is `execute`, which trades, then `mark`, which moves the clock. ``equity`` is that of the last
-    mark.
+    Every step is `open_step`, then `execute`, `stop_out` and `stateful.overnight.pass_night` in the order that the
+    fill convention asks for, then `mark`, which moves the clock. ``equity`` is that of the last mark.
 
     Attributes:
         symbols: Symbol names.
+        terms: What the account trades under.
         initial_cash: Money at the start.
-        cash: Money now; never negative.
+        cash: Money now; never negative in a cash account.
         equity: Cash and positions at the last mark, in money.
+        margin_call: Whether a margin call stands (rule 6.3).
         positions: Shares and lots.
-        n_fills: Number of fills so far.
-        total_fees: Fees paid so far, in money.
-        total_slippage: Money lost to slippage so far.
-        total_notional: Sum of the notionals so far, in money.
+        step: What has moved in the current step, or in the last one.
+        total: What has moved in all steps that are marked.
     """
 
     __slots__ = (
-        "_fee_rate",
+        "_bar",
         "_fills",
-        "_slippage_rate",
         "cash",
         "equity",
         "initial_cash",
-        "n_fills",
+        "margin_call",
         "positions",
+        "step",
         "symbols",
-        "total_fees",
-        "total_notional",
-        "total_slippage",
+        "terms",
+        "total",
     )
 
-    def __init__(
-        self, symbols: tuple[str, ...], initial_cash: float, costs: CostConfig, *, record: bool = True
-    ) -> None:
-        """Open the account (rule 6.5): cash, and no shares.
+    def __init__(self, symbols: tuple[str, ...], initial_cash: float, terms: Terms, *, record: bool = True) -> None:
+        """Open the account (rule 7.5): cash, and no shares.
 
         Args:
             symbols: Symbol names; orders and prices come in this order.
             initial_cash: Money at the start.
-            costs: Fee and slippage rates.
+            terms: What the account trades under.
             record: Whether fills and closed trades are kept.
         """
         self.symbols = symbols
+        self.terms = terms
         self.initial_cash = self.cash = self.equity = initial_cash
+        self.margin_call = False
         self.positions = PositionManager(symbols, record_trades=record)
-        self.n_fills = 0
-        self.total_fees = self.total_slippage = self.total_notional = 0.0
-        self._fee_rate, self._slippage_rate = costs.fee_rate, costs.slippage_rate
-        self._fills = RowLog(10) if record else None
+        self.step, self.total = Flows(), Flows()
+        self._bar = 0
+        self._fills = RowLog(len(Fill._fields)) if record else None
 
     @property
     def holdings(self) -> Floats:
-        """Shares held, float64 ``[symbols]``, a copy."""
+        """Shares held, negative when short, float64 ``[symbols]``, a copy."""
         return self.positions.shares.copy()
+
+    @property
+    def n_fills(self) -> int:
+        """Number of fills of orders and stops in all steps that are marked; a delisting is none."""
+        return self.total.n_fills
+
+    @property
+    def turnover(self) -> float:
+        """Notional of the current step as a fraction of equity[t] (rule 3.8); until `mark` moves equity."""
+        return self.step.notional / self.equity if self.step.notional else 0.0
 
     @property
     def fills(self) -> list[Fill]:
         """Every fill so far, in order of execution; empty unless ``record``."""
         rows = [] if self._fills is None else self._fills.rows().tolist()
-        return [Fill(int(row[0]), int(row[1]), self.symbols[int(row[2])], *row[3:]) for row in rows]
+        return [
+            Fill._make((int(decided), int(filled), self.symbols[int(column)], *numbers, KINDS[int(kind)]))
+            for decided, filled, column, *numbers, kind in rows
+        ]
 
-    def execute(self, orders: Floats, prices: Floats, decision_bar: int, fill_bar: int) -> Execution:
-        """Fill orders: all sells, then all buys.
+    # --- one step -------------------------------------------------------------------------------------------
+
+    def open_step(self, bar: int) -> None:
+        """Begin the step that decides at the close of ``bar``."""
+        self._bar = bar
+        self.step = Flows()
+
+    def execute(self, orders: Floats, quotes: Quotes, fill_bar: int, kind: Kind = "order") -> None:
+        """Fill orders (rule 3).
 
         Args:
-            orders: Signed shares, positive to buy, float64 ``[symbols]``; finite, 0 where not tradable.
-            prices: Fill prices (rule 1.3), float64 ``[symbols]``, money per share; read where there is an
-                order.
-            decision_bar: Bar t at whose close the orders were decided.
-            fill_bar: Bar of the prices.
-
-        Returns:
-            Turnover and costs of the step.
+            orders: Signed shares, positive to buy, float64 ``[symbols]``, finite.
+            quotes: Prices and volumes of the fill bar.
+            fill_bar: The fill bar.
+            kind: Why there are orders.
         """
-        columns = orders.nonzero()[0].tolist()
-        if not columns:
-            return NO_EXECUTION
-        wanted = list(zip(columns, orders[columns].tolist(), prices[columns].tolist(), strict=True))
-        bars = (decision_bar, fill_bar)
-        fills: list[tuple[float, float, float]] = []
+        account = Account(self.cash, self.positions.shares, self.equity)
+        # Orders without measure overflow to infinity, and then the common factor is 0.
+        with np.errstate(over="ignore", invalid="ignore"):
+            quantities = fill_quantities(orders, account, quotes, self.terms)
+        columns = quantities.nonzero()[0]
+        if columns.size:
+            self._settle(columns, quantities, orders, quotes.prices, quotes.volumes, fill_bar, kind)
 
-        # 3.2 Sells first, each limited to the shares held.
-        held = self.positions.shares
-        for column, order, p in wanted:
-            if order < 0 < held[column]:
-                fills.append(self._fill(column, order, max(order, -float(held[column])), p, bars))
+    def stop_out(self, column: int, found: Exit, volumes: Floats | None, bar: int) -> None:
+        """Close a position at its stop or target: a fill like any other, of any size (rule 5.3).
 
-        # 3.3 Buys share one factor, so the order of the symbols never matters.
-        buys = [(column, order, p) for column, order, p in wanted if order > 0]
-        factor = self._factor(buys)
-        for column, order, p in buys:
-            if factor * order > 0:
-                fills.append(self._fill(column, order, factor * order, p, bars))
-
-        # 3.4 Cash is never below zero: all is spent when f < 1; else only a rounding residue is removed.
-        self.cash = 0.0 if factor < 1 else max(self.cash, 0.0)
-        return self._book(fills)
-
-    def _factor(self, buys: Iterable[tuple[int, float, float]]) -> float:
-        """Return the factor f of rule 3.3 for buys given as (column, shares, fill price)."""
-        needed = sum(q * p * (1 + self._slippage_rate) * (1 + self._fee_rate) for _, q, p in buys)
-        return self.cash / needed if needed > self.cash else 1.0
-
-    def _fill(
-        self, column: int, requested: float, shares: float, p: float, bars: tuple[int, int]
-    ) -> tuple[float, float, float]:
-        """Execute ``shares`` (signed, not 0) of one symbol at fill price ``p``.
-
-        Returns:
-            Notional, fee and slippage, in money.
+        Args:
+            column: The symbol; it has a position.
+            found: Where and why.
+            volumes: V of the bar in shares, float64 ``[symbols]``; None where the data have none.
+            bar: The bar.
         """
-        # 3.1 A buy pays more than the fill price, a sell gets less.
-        is_buy = shares > 0
-        quantity = abs(shares)
-        price = p * (1 + self._slippage_rate) if is_buy else p * (1 - self._slippage_rate)
-        notional = quantity * price
-        fee = self._fee_rate * notional
-        if is_buy:
-            self.cash -= notional + fee
-            self.positions.buy(column, quantity, price, fee, bars[1])
-        else:
-            self.cash += notional - fee
-            self.positions.sell(column, quantity, price, fee, bars[1])
-        slippage = quantity * p * self._slippage_rate
-        if self._fills is not None:
-            self._fills.append(*bars, column, requested, shares, p, price, notional, fee, slippage)
-        return notional, fee, slippage
+        quantities = np.zeros(len(self.symbols))
+        quantities[column] = -self.positions.shares[column]
+        prices = np.full(len(self.symbols), found.price)
+        self._settle(np.array([column]), quantities, quantities, prices, volumes, bar, found.kind)
 
-    def _book(self, fills: list[tuple[float, float, float]]) -> Execution:
-        """Add the fills of a step, as notional, fee and slippage, to the totals, and return their sums."""
-        if not fills:
-            return NO_EXECUTION
-        notional, fees, slippage = map(sum, zip(*fills, strict=True))
-        self.n_fills += len(fills)
-        self.total_notional += notional
-        self.total_fees += fees
-        self.total_slippage += slippage
-        # 3.5 Turnover and costs. ``equity`` is still that of bar t.
-        return Execution(notional / self.equity if self.equity > 0 else 0.0, fees, slippage, len(fills))
+    def exchange(self, column: int, price: float, bar: int) -> None:
+        """Exchange a whole position for cash without fee or slippage (rule 4.4); nothing where nothing is held.
+
+        Args:
+            column: The symbol.
+            price: Cash per share.
+            bar: Bar t, the symbol's last.
+        """
+        shares = float(self.positions.shares[column])
+        if shares == 0:
+            return
+        self.cash += shares * price
+        self.step.delisting += shares * price
+        self.positions.fill(column, -shares, price, 0.0, bar + 1, "delisting")
+        facts = (-shares, -shares, price, price, abs(shares) * price, 0.0, 0.0)
+        self._record(bar + 1, np.array([column]), np.array([facts]), "delisting")
 
     def mark(self, marks: Floats) -> float:
-        """Value the account at the marks of the new bar (rule 4.1).
+        """Value the account at the marks of the new bar (rule 6.1), which ends the step.
 
         Args:
             marks: mark[t+1], float64 ``[symbols]``, money per share; the last known close of a symbol without
-                a bar (4.2), and 0 in place of NaN before its first bar, where nothing can be held.
+                a bar (6.2), and 0 in place of NaN before its first bar, where nothing can be held.
 
         Returns:
             equity[t+1], in money.
         """
-        self.equity = self.cash + float(self.positions.shares @ marks)
+        shares = self.positions.shares
+        self.equity = self.cash + float(shares @ marks)
+        if not self.terms.cash_account:  # 6.3; a cash account has at least the worth of its positions
+            exposure = float(np.abs(shares) @ marks)
+            self.margin_call = exposure > 0 and self.equity < self.terms.maintenance_margin * exposure * (1 - 1e-9)
+        self.total.add(self.step)
         return self.equity
+
+    # --- fills ----------------------------------------------------------------------------------------------
+
+    def _settle(
+        self,
+        columns: npt.NDArray[np.int64],
+        quantities: Floats,
+        orders: Floats,
+        prices: Floats,
+        volumes: Floats | None,
+        bar: int,
+        kind: Kind,
+    ) -> None:
+        """Price the fills (rule 3.3), settle them (3.7), sells first, and count turnover and costs (3.8).
+
+        Args:
+            columns: Symbols that fill.
+            quantities: Signed shares, 0 for all others, float64 ``[symbols]``.
+            orders: Signed shares ordered, float64 ``[symbols]``.
+            prices: p, money per share, float64 ``[symbols]``.
+            volumes: V in shares, float64 ``[symbols]``; None where the data have none.
+            bar: The fill bar.
+            kind: Why they fill.
+        """
+        terms, step, positions = self.terms, self.step, self.positions
+        sign, size = np.sign(quantities), np.abs(quantities)
+        slippage = slippages(size, volumes, terms)
+        paid = prices_paid(sign, prices, slippage)
+        notional, lost = size * paid, size * prices * slippage
+        fee = fees(size, notional, sign, positions.shares, terms)
+        all_fees = float(fee.sum())
+
+        self.cash -= float(quantities @ paid)
+        self.cash -= all_fees
+        if terms.cash_account and self.cash < 0:
+            self.cash = 0.0  # a residue of rounding
+        columns = columns[(quantities[columns] > 0).argsort(kind="stable")]
+        facts = np.array((orders, quantities, prices, paid, notional, fee, lost))[:, columns].T
+        for column, (_, shares, _, price, _, cost, _) in zip(columns.tolist(), facts.tolist(), strict=True):
+            positions.fill(column, shares, price, cost, bar, kind)
+        self._record(bar, columns, facts, kind)
+
+        step.n_fills += len(columns)  # 3.8
+        step.notional += float(size @ paid)
+        step.fees += all_fees
+        step.slippage += float(lost.sum())
+
+    def _record(self, bar: int, columns: npt.NDArray[np.int64], facts: Floats, kind: Kind) -> None:
+        """Keep fills of ``columns``; ``facts`` are ``requested`` to ``slippage`` of `Fill`, ``[fills, 7]``."""
+        if self._fills is None:
+            return
+        rows = np.empty((len(columns), len(Fill._fields)))
+        rows[:, 0], rows[:, 1], rows[:, 2], rows[:, -1] = self._bar, bar, columns, KINDS.index(kind)
+        rows[:, 3:-1] = facts
+        self._fills.extend(rows)

@@ -1,32 +1,39 @@
-"""Positions: what is held, what was paid for it, and what selling it earned. First in, first out (FIFO).
+"""Positions: what is held, what was paid for it, and what closing it earned. First in, first out (FIFO).
 
 A position is kept in two ways, because two readers want different things of it:
 
-* its **lots**, oldest first, for the trade list: every sale is matched with the purchases it closes;
-* its **share count** and **average entry price** (rule 5.2), for the account and the observation.
+* its **lots**, oldest first, for the trade list: every fill against the position closes the oldest of them;
+* its **share count** and **average entry price** (rule 6.5), for the account and the observation.
 
-Long positions only; a lot's shares are positive.
+Shares are negative in a short position, and so are those of its lots. All lots of a symbol have one sign.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from stateful.rowlog import RowLog
 
+Floats = npt.NDArray[np.float64]
+Kind = Literal["order", "stop_loss", "take_profit", "margin_call", "delisting"]
+"""Why something was filled: an order, a stop or target (rule 5), a margin call (2.4), a delisting (4.4)."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_CODES = {kind: code for code, kind in enumerate(KINDS)}
+
 
 class Lot(NamedTuple):
-    """Shares bought in one fill and not yet sold.
+    """Shares of one fill that are still held.
 
     Attributes:
-        shares: Shares left of that fill.
-        price: Price paid per share, slippage included and fee not (rule 3.1).
-        fee_per_share: Fee of the purchase per share, in money.
+        shares: Shares left of that fill; negative where they were sold short.
+        price: Price paid or received per share, slippage included and fee not (rule 3.3); after splits and
+            reinvested dividends, per share of today.
+        fee_per_share: Fee of the fill per share, in money, at least 0.
         bar: The fill bar.
     """
 
@@ -37,43 +44,51 @@ class Lot(NamedTuple):
 
 
 class Trade(NamedTuple):
-    """A lot, or a part of one, from its purchase to its sale, or to the present where it is still open.
+    """A lot, or a part of one, from the fill that opened it to the one that closed it, or to the present.
 
     Attributes:
         symbol: Symbol name.
-        entry_bar: Fill bar of the purchase.
-        exit_bar: Fill bar of the sale; the current bar while open.
-        shares: Shares bought and sold.
-        entry_price: Price paid per share (rule 3.1).
-        exit_price: Price received per share (rule 3.1); the mark while open.
-        entry_fee: Fee paid when buying these shares, in money.
-        exit_fee: Fee paid when selling them, in money; 0 while open.
-        is_open: Whether the shares are still held.
+        entry_bar: Fill bar of the opening.
+        exit_bar: Fill bar of the closing; the current bar while open.
+        side: ``long`` or ``short``.
+        shares: Shares opened and closed, positive on both sides; counted at the exit where there was a split.
+        entry_price: Price paid or received per share (rule 3.3), for shares as counted at the exit.
+        exit_price: Price at which they were closed (rule 3.3); the mark while open.
+        entry_fee: Fee paid when opening these shares, in money.
+        exit_fee: Fee paid when closing them, in money; 0 while open.
+        reason: What closed it: a `Kind`, or ``open``.
     """
 
     symbol: str
     entry_bar: int
     exit_bar: int
+    side: Literal["long", "short"]
     shares: float
     entry_price: float
     exit_price: float
     entry_fee: float
     exit_fee: float
-    is_open: bool = False
+    reason: Kind | Literal["open"]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the shares are still held."""
+        return self.reason == "open"
 
     @property
     def gross_pnl(self) -> float:
         """Profit before fees, in money; slippage is already in the prices."""
-        return self.shares * (self.exit_price - self.entry_price)
+        gain = self.exit_price - self.entry_price
+        return self.shares * (gain if self.side == "long" else -gain)
 
     @property
     def pnl(self) -> float:
-        """Profit after the fees of both sides, in money."""
+        """Profit after the fees of both sides, in money; interest, borrow cost and dividends are not in it."""
         return self.gross_pnl - self.entry_fee - self.exit_fee
 
     @property
     def entry_value(self) -> float:
-        """Money paid for the shares, without fee."""
+        """Money paid or received for the shares, without fee."""
         return self.shares * self.entry_price
 
 
@@ -81,17 +96,17 @@ class PositionManager:
     """The positions of one account.
 
     ``shares`` is authoritative: it moves by exactly the shares of each fill, as the account's rules say. Lots
-    are split by subtraction, so their sum may differ from it by rounding; selling all shares of a symbol
+    are split by subtraction, so their sum may differ from it by rounding; closing all shares of a symbol
     closes all of its lots, whatever the residue.
 
     Attributes:
         symbols: Symbol names.
-        shares: Shares held, float64 ``[symbols]``.
-        average_price: Average entry price (rule 5.2), float64 ``[symbols]``, money per share; 0 without a
+        shares: Shares held, negative when short, float64 ``[symbols]``.
+        average_price: Average entry price (rule 6.5), float64 ``[symbols]``, money per share; 0 without a
             position.
         n_closed: Number of closed trades.
-        realized_gross: Profit of all sales before fees, in money.
-        realized_fees: Fees of both sides of all that was sold, in money.
+        realized_gross: Profit of all closed trades before fees, in money.
+        realized_fees: Fees of both sides of all closed trades, in money.
     """
 
     __slots__ = (
@@ -113,17 +128,17 @@ class PositionManager:
             record_trades: Whether closed trades are kept; the totals are kept in either case.
         """
         self.symbols = symbols
-        self.shares: npt.NDArray[np.float64] = np.zeros(len(symbols))
-        self.average_price: npt.NDArray[np.float64] = np.zeros(len(symbols))
+        self.shares: Floats = np.zeros(len(symbols))
+        self.average_price: Floats = np.zeros(len(symbols))
         self.n_closed = 0
         self.realized_gross = 0.0
         self.realized_fees = 0.0
         self._lots: tuple[deque[Lot], ...] = tuple(deque() for _ in symbols)
-        self._trades = RowLog(8) if record_trades else None
+        self._trades = RowLog(9) if record_trades else None
 
     @property
     def realized_net(self) -> float:
-        """Profit of all sales after the fees of both sides, in money."""
+        """Profit of all closed trades after the fees of both sides, in money."""
         return self.realized_gross - self.realized_fees
 
     @property
@@ -131,76 +146,98 @@ class PositionManager:
         """Closed trades in order of their exits; empty unless ``record_trades``."""
         rows = [] if self._trades is None else self._trades.rows().tolist()
         return [
-            Trade(self.symbols[int(column)], int(entry), int(end), *numbers) for column, entry, end, *numbers in rows
-        ]
+            Trade._make((
+                self.symbols[int(column)], int(entry), int(end), _side(shares), abs(shares), *numbers, KINDS[int(kind)]
+            ))
+            for column, entry, end, kind, shares, *numbers in rows
+        ]  # fmt: skip
 
     def lots(self, column: int) -> tuple[Lot, ...]:
         """Return the open lots of a symbol, oldest first."""
         return tuple(self._lots[column])
 
-    def buy(self, column: int, shares: float, price: float, fee: float, bar: int) -> None:
-        """Add a lot.
+    # --- fills ----------------------------------------------------------------------------------------------
+
+    def fill(self, column: int, shares: float, price: float, fee: float, bar: int, kind: Kind = "order") -> None:
+        """Trade: close the oldest lots of an opposite position, then open a lot with what is left.
 
         Args:
             column: The symbol.
-            shares: Shares bought, positive.
-            price: Price paid per share (rule 3.1).
-            fee: Fee of the whole fill, in money.
+            shares: Signed shares, positive to buy, not 0.
+            price: Price paid or received per share (rule 3.3).
+            fee: Fee of the whole fill, in money; each share bears the same.
             bar: The fill bar.
+            kind: Why it was filled; the reason of the trades that it closes.
 
         Raises:
-            ValueError: ``shares`` is not positive.
+            ValueError: ``shares`` is 0 or NaN.
         """
-        if not shares > 0:
-            raise ValueError(f"buy {self.symbols[column]!r}: got {shares} shares, expected more than 0")
-        held = float(self.shares[column])
-        average = float(self.average_price[column])
-        self.average_price[column] = (held * average + shares * price) / (held + shares)  # 5.2
-        self.shares[column] = held + shares
-        self._lots[column].append(Lot(shares, price, fee / shares, bar))
+        size, held = abs(shares), self.shares.item(column)
+        if not size > 0:
+            raise ValueError(f"fill of {self.symbols[column]!r}: got {shares} shares, expected more or less than 0")
+        fee_per_share = fee / size
+        if held != 0 and (held > 0) != (shares > 0):
+            if size < abs(held):
+                self._reduce(column, -shares, price, fee_per_share, bar, kind)
+                self.shares[column] = held + shares
+                return
+            self._close_all(column, price, fee_per_share, bar, kind)
+            shares, held = held + shares, 0.0
+            if shares == 0:
+                return
+        total = held + shares
+        average = (held * self.average_price.item(column) + shares * price) / total if held else price  # 6.5
+        self.average_price[column] = average
+        self.shares[column] = total
+        self._lots[column].append(Lot(shares, price, fee_per_share, bar))
 
-    def sell(self, column: int, shares: float, price: float, fee: float, bar: int) -> None:
-        """Close the oldest lots, splitting the last one touched where the sale ends inside it.
-
-        Args:
-            column: The symbol.
-            shares: Shares sold, positive, at most those held.
-            price: Price received per share (rule 3.1).
-            fee: Fee of the whole fill, in money.
-            bar: The fill bar.
-
-        Raises:
-            ValueError: ``shares`` is not positive, or more than held.
-        """
-        held = float(self.shares[column])
-        if not 0 < shares <= held:
-            raise ValueError(f"sell {self.symbols[column]!r}: got {shares} shares, expected more than 0, up to {held}")
-        lots, fee_per_share = self._lots[column], fee / shares
-        all_of_them = shares == held
-        remaining = shares
-        while lots and (all_of_them or remaining > 0):
+    def _reduce(self, column: int, shares: float, price: float, fee_per_share: float, bar: int, kind: Kind) -> None:
+        """Close ``shares``, with the sign of the position, from the oldest lots; the last one touched is split."""
+        lots = self._lots[column]
+        while lots and shares != 0:
             lot = lots[0]
-            if all_of_them or lot.shares <= remaining:
-                lots.popleft()
-                self._close(column, lot, lot.shares, price, fee_per_share, bar)
-            else:
-                lots[0] = Lot(lot.shares - remaining, lot.price, lot.fee_per_share, lot.bar)
-                self._close(column, lot, remaining, price, fee_per_share, bar)
-            remaining -= lot.shares
-        self.shares[column] = held - shares
-        if all_of_them:
-            self.average_price[column] = 0.0  # 5.2: forgotten at zero shares
+            if abs(lot.shares) > abs(shares):
+                lots[0] = Lot(lot.shares - shares, lot.price, lot.fee_per_share, lot.bar)
+                self._close(column, lot, shares, price, fee_per_share, bar, kind)
+                return
+            lots.popleft()
+            self._close(column, lot, lot.shares, price, fee_per_share, bar, kind)
+            shares -= lot.shares
 
-    def _close(self, column: int, lot: Lot, shares: float, price: float, fee_per_share: float, bar: int) -> None:
-        """Book the sale of ``shares`` of one lot."""
-        entry_fee, exit_fee = shares * lot.fee_per_share, shares * fee_per_share
+    def _close_all(self, column: int, price: float, fee_per_share: float, bar: int, kind: Kind) -> None:
+        """Close every lot, whatever rounding has left in them."""
+        lots = self._lots[column]
+        while lots:
+            lot = lots.popleft()
+            self._close(column, lot, lot.shares, price, fee_per_share, bar, kind)
+        self.shares[column] = self.average_price[column] = 0.0  # 6.5: forgotten at zero shares
+
+    def _close(
+        self, column: int, lot: Lot, shares: float, price: float, fee_per_share: float, bar: int, kind: Kind
+    ) -> None:
+        """Book the end of ``shares``, with their sign, of one lot."""
+        size = abs(shares)
+        entry_fee, exit_fee = size * lot.fee_per_share, size * fee_per_share
         self.n_closed += 1
         self.realized_gross += shares * (price - lot.price)
         self.realized_fees += entry_fee + exit_fee
         if self._trades is not None:
-            self._trades.append(column, lot.bar, bar, shares, lot.price, price, entry_fee, exit_fee)
+            code = _CODES[kind]
+            self._trades.append(column, lot.bar, bar, code, shares, lot.price, price, entry_fee, exit_fee)
 
-    def unrealized(self, marks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    # --- splits ---------------------------------------------------------------------------------------------
+
+    def scale(self, column: int, factor: float) -> None:
+        """Turn each share into ``factor`` shares (rules 4.2 and 4.3); what was paid for all stays the same."""
+        self.shares[column] *= factor
+        self.average_price[column] /= factor
+        lots = self._lots[column]
+        for i, lot in enumerate(lots):
+            lots[i] = Lot(lot.shares * factor, lot.price / factor, lot.fee_per_share / factor, lot.bar)
+
+    # --- what is open ---------------------------------------------------------------------------------------
+
+    def unrealized(self, marks: Floats) -> Floats:
         """Return the open profit of each symbol before fees.
 
         Args:
@@ -216,7 +253,7 @@ class PositionManager:
                 profit[column] = sum(lot.shares * (mark - lot.price) for lot in lots)
         return profit
 
-    def open_trades(self, marks: npt.NDArray[np.float64], bar: int) -> Iterator[Trade]:
+    def open_trades(self, marks: Floats, bar: int) -> Iterator[Trade]:
         """Yield every open lot as a `Trade` that would end at the mark, without an exit fee.
 
         Args:
@@ -229,10 +266,15 @@ class PositionManager:
                     symbol=self.symbols[column],
                     entry_bar=lot.bar,
                     exit_bar=bar,
-                    shares=lot.shares,
+                    side=_side(lot.shares),
+                    shares=abs(lot.shares),
                     entry_price=lot.price,
                     exit_price=float(marks[column]),
-                    entry_fee=lot.shares * lot.fee_per_share,
+                    entry_fee=abs(lot.shares) * lot.fee_per_share,
                     exit_fee=0.0,
-                    is_open=True,
+                    reason="open",
                 )
+
+
+def _side(shares: float) -> Literal["long", "short"]:
+    return "long" if shares > 0 else "short"

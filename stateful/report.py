@@ -28,7 +28,7 @@ from stateful.report_parts import (
     text,
     trades_table,
 )
-from stateful.verdict import Note, account_sentence, cost_sentence, limits, money
+from stateful.verdict import Note, account_sentence, carry_sentence, cost_sentence, limits, money
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -162,6 +162,9 @@ def _verdict(results: BacktestResults) -> str:
         parts.append("<h1>The agent was compared with nothing</h1>")
     parts.append(f"<p class=facts>{sentence(account_sentence(results.metrics))}</p>")
     parts.append(f"<p>{text(cost_sentence(results.metrics))}</p>")
+    carry = carry_sentence(results.metrics)
+    if carry is not None:
+        parts.append(f"<p>{text(carry)}</p>")
     parts += [f"<p class=warn>{text(note.text)}</p>" for note in _notes(results) if note.warning]
     parts.append(_tiles(results.metrics))
     return "\n".join(parts)
@@ -256,8 +259,8 @@ def _chart(name: str, caption: str, size: str = "", hint: str = "") -> str:
 
 def _equity_section() -> str:
     caption = (
-        "Cash plus positions at each close, after fees and slippage. The baselines start with the same cash at the "
-        "same bar and pay the same rates."
+        "Cash plus positions at each close, after fees, slippage, interest and dividends. The baselines start with the "
+        "same cash at the same bar and pay the same rates."
     )
     return _chart("equity", caption, "tall", "Drag across any chart to zoom, double-click to return.")
 
@@ -271,7 +274,9 @@ def _metrics_section(results: BacktestResults) -> str:
         f"{metrics['risk_free_rate']:.2%}; all after costs. Trades are matched first in, first out.</p>"
     )
     if stats is None:
-        return intro + metrics_table(columns, None) + "<p>VectorBT's statistics were switched off.</p>"
+        reason = results.vectorbt_obstacle if results.backtest_config.vectorbt else None
+        why = "VectorBT's statistics were switched off." if reason is None else f"VectorBT's statistics: n/a. {reason}."
+        return intro + metrics_table(columns, None) + f"<p>{text(why)}</p>"
     from stateful.analysis import in_our_terms
 
     theirs = in_our_terms(stats)
@@ -332,15 +337,16 @@ def _prices_section(results: BacktestResults, symbols: list[str]) -> str:
 def _trades_section(results: BacktestResults) -> str:
     trades = results.trades
     if not len(trades):
-        return "<p>There are none: the agent never bought anything.</p>"
+        return "<p>There are none: the agent never traded.</p>"
     part = (
         f"The first {MAX_TRADES:,} of {len(trades):,}; all are in <code>trades.csv</code>. "
         if len(trades) > MAX_TRADES
         else ""
     )
     return (
-        f"<p>{part}One row per lot, first in, first out; profit is after the fees of both sides. What is still held "
-        "is valued at the last close. Press a heading to sort.</p>" + trades_table(trades[list(TRADE_COLUMNS)])
+        f"<p>{part}One row per lot, first in, first out; profit is after the fees of both sides, without interest and "
+        "dividends. What is still held is valued at the last close. Press a heading to sort.</p>"
+        + trades_table(trades[list(TRADE_COLUMNS)])
     )
 
 

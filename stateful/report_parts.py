@@ -175,29 +175,31 @@ def trades_table(trades: pd.DataFrame) -> str:
 
 
 _TRADE_HEADS = (
-    ("Symbol", False), ("Bought", False), ("Sold", False), ("Shares", True), ("Paid", True), ("Received", True),
-    ("Profit", True), ("Return", True), ("Bars held", True), ("Status", False),
+    ("Symbol", False), ("Side", False), ("Opened", False), ("Closed", False), ("Shares", True), ("Entry price", True),
+    ("Exit price", True), ("Profit", True), ("Return", True), ("Bars held", True), ("Closed by", False),
 )  # fmt: skip
 TRADE_COLUMNS = (
-    "symbol", "entry_time", "exit_time", "shares", "entry_price", "exit_price", "pnl", "return", "bars_held", "status",
+    "symbol", "side", "entry_time", "exit_time", "shares", "entry_price", "exit_price", "pnl", "return", "bars_held",
+    "reason",
 )  # fmt: skip
 """Columns of a trades table that the report shows; `trades_table` wants them in this order."""
 
 
 def _trade_row(row: Sequence[Any]) -> str:
-    symbol, bought, sold, shares, paid, received, profit, change, bars, status = row
-    is_open = status == "open"
+    symbol, side, opened, closed, shares, entry, end, profit, change, bars, reason = row
+    is_open = reason == "open"
     cells = [
         _cell(symbol, symbol, "text"),
-        _cell(iso_date(bought), iso_date(bought), "text"),
-        _cell(iso_date(sold), "still held" if is_open else iso_date(sold), "text"),
+        _cell(side, side, "text"),
+        _cell(iso_date(opened), iso_date(opened), "text"),
+        _cell(iso_date(closed), "still held" if is_open else iso_date(closed), "text"),
         _cell(shares, f"{shares:,.4g}" if shares < 1000 else f"{shares:,.0f}"),
-        _cell(paid, f"{paid:,.2f}"),
-        _cell(received, f"{received:,.2f}"),
+        _cell(entry, f"{entry:,.2f}"),
+        _cell(end, f"{end:,.2f}"),
         _cell(profit, f"{round(profit, 2) + 0.0:+,.2f}"),
         _cell(change, percent(change, sign=True)),
         _cell(bars, f"{bars:,}"),
-        _cell(status, status, "text"),
+        _cell(reason, "–" if is_open else str(reason).replace("_", " "), "text"),
     ]
     return f"<tr>{''.join(cells)}</tr>"
 

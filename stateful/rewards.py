@@ -25,10 +25,10 @@ from batchenv.rewards import (
 from stateful.ratios import RatioReward, calmar, sharpe, sortino
 
 _SMALLEST_RATIO = 1e-8
-"""What equity[t+1] / equity[t] counts as in a logarithm when nothing is left (rule 7.1)."""
+"""What equity[t+1] / equity[t] counts as in a logarithm when nothing is left (rule 7.6)."""
 
 _SMALLEST_VARIANCE = 1e-12
-"""Below it the differential Sharpe ratio is 0 (rule 7.2)."""
+"""Below it the differential Sharpe ratio is 0 (rule 7.7)."""
 
 _PENALTIES = ("turnover_penalty", "drawdown_penalty")
 
@@ -102,7 +102,7 @@ def _make_ratio(config: RewardConfig, periods_per_year: float) -> Reward:
     return RatioReward(ratio, config.reward_scaling, periods_per_year, per_bar, window)
 
 
-# --- one step (rule 7.1) ------------------------------------------------------------------------------------
+# --- one step (rule 7.6) ------------------------------------------------------------------------------------
 
 
 def fast_profit(step: RewardStep) -> float:
@@ -146,7 +146,7 @@ class Stateless:
 
 
 class DifferentialSharpe:
-    """The differential Sharpe ratio (rule 7.2; Moody & Saffell 2001)."""
+    """The differential Sharpe ratio (rule 7.7; Moody & Saffell 2001)."""
 
     __slots__ = ("_eta", "_first", "_second")
 
@@ -172,7 +172,7 @@ class DifferentialSharpe:
 
 
 class StepReward:
-    """Value, less the penalties, times the scaling (rule 7.1)."""
+    """Value, less the penalties, times the scaling (rule 7.6)."""
 
     __slots__ = ("_drawdown_penalty", "_scaling", "_turnover_penalty", "_value")
 

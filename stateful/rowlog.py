@@ -32,6 +32,10 @@ class RowLog:
         """Add a row of ``width`` numbers; whole numbers are exact up to 2**53."""
         self._numbers.frombytes(struct.pack(self._format, *row))
 
+    def extend(self, rows: npt.NDArray[np.float64]) -> None:
+        """Add many rows, float64 ``[rows, width]``."""
+        self._numbers.frombytes(rows.tobytes())
+
     def rows(self) -> npt.NDArray[np.float64]:
         """Return all rows, float64 ``[rows, width]``, a copy."""
         return np.array(self._numbers, dtype=np.float64).reshape(-1, self._width)

@@ -89,6 +89,48 @@ def money(value: float) -> str:
     return f"{_no_negative_zero(value, digits):,.{digits}f}"
 
 
+def carry_sentence(metrics: Mapping[str, Any]) -> str | None:
+    """Say what holding earned and cost, or return None where it did neither."""
+    words = {
+        "interest": "interest on cash",
+        "borrow": "borrowed shares",
+        "funding": "funding",
+        "dividends": "dividends",
+    }
+    parts = [f"{money(metrics[name])} from {what}" for name, what in words.items() if metrics[name]]
+    return f"Holding brought {', '.join(parts)} (below 0: paid)." if parts else None
+
+
+def _range(rate: float | Mapping[str, float]) -> str:
+    """Return a rate, or the least and the highest of the rates by symbol, as percent."""
+    rates = list(rate.values()) if isinstance(rate, Mapping) else [rate]
+    low, high = min(rates), max(rates)
+    return f"{low:.3%}" if low == high else f"{low:.3%} to {high:.3%}"
+
+
+def _further_costs(config: EnvConfig) -> str:
+    costs = config.cost_config
+    parts = [
+        words
+        for value, words in (
+            (costs.fee_fixed, "a fixed fee"),
+            (costs.fee_per_share, "a fee per share"),
+            (costs.fee_minimum, "a least fee"),
+        )
+        if (any(value.values()) if isinstance(value, Mapping) else value)
+    ]
+    impact = "and impact on the price" if costs.impact_coefficient else "whatever its size"
+    return f", with {' and '.join(parts)}, {impact}" if parts else f", {impact}"
+
+
+def _simplifications(config: EnvConfig) -> str:
+    lots, carry = config.execution_config.lot_size, config.carry_config
+    whole = any(lots.values()) if isinstance(lots, Mapping) else lots
+    shares = "shares are in lots" if whole else "shares are fractional"
+    interest = f"cash earns {carry.cash_rate:.2%} a year" if carry.cash_rate else "cash earns no interest"
+    return f"{shares}; {interest}"
+
+
 def _compare(agent: Mapping[str, Any], other: Mapping[str, Any], name: str, label: str) -> Verdict:
     mine, theirs = agent["total_return"], other["total_return"]
     if mine is None or theirs is None:
@@ -157,8 +199,8 @@ def limits(metrics: Mapping[str, Any], config: EnvConfig, market: MarketData) ->
             "Optimistic fills: orders fill at the very close that they were decided on (fill = 'close'). Nobody can "
             "trade like that; run again with 'next_open' before believing these figures.", True,
         ))  # fmt: skip
-    if costs.fee_rate == 0 and costs.slippage_rate == 0:
-        notes.append(Note("Trading was free: both the fee rate and the slippage rate are 0.", True))
+    if metrics["fills"] and metrics["costs"] == 0:
+        notes.append(Note("Trading was free: no fee was paid and no slippage.", True))
     if metrics["bars"] + 1 < market.n_bars and metrics["last_date"] != iso_date(market.timestamps[-1]):
         notes.append(Note(
             f"The account ended early, on {metrics['last_date']}, with {money(metrics['final_equity'])} left; the "
@@ -180,8 +222,8 @@ def limits(metrics: Mapping[str, Any], config: EnvConfig, market: MarketData) ->
             "because they did well, the agent and the baselines all look better than they would have."
         ),
         Note(
-            f"Costs are {costs.fee_rate:.3%} of each order in fees and {costs.slippage_rate:.3%} in slippage, whatever "
-            "its size; shares are fractional; cash earns no interest; taxes are not counted."
+            f"Costs are {_range(costs.fee_rate)} of each order in fees and {_range(costs.slippage_rate)} in slippage"
+            f"{_further_costs(config)}; {_simplifications(config)}; taxes are not counted."
         ),
     ]
     if metrics["open_trades"]:

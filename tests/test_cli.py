@@ -269,9 +269,48 @@ def test_changed_data_are_noticed(shell: Shell, tmp_path: Path) -> None:
     assert "have changed since training" in shell.refuse("backtest", "-r", "run")
 
 
+def test_an_episode_of_training_is_played_again(shell: Shell, tmp_path: Path, trained: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    episodes = pd.read_csv(run / "recording" / "episodes.csv")
+    row = episodes[episodes["episode"] == 0].iloc[3]
+    assert shell.run("replay", "--run", run, "--lane", int(row["lane"]), "--episode", 0) == 0
+    folder = run / f"replay-lane{int(row['lane'])}-episode0"
+    assert "bit for bit" in shell.out
+    assert (folder / "report.html").is_file()
+    assert json.loads((folder / "metrics.json").read_text())["final_equity"] == pytest.approx(row["equity"], rel=1e-9)
+    assert "no finished episode 999 of lane 2" in shell.refuse("replay", "-r", run, "--lane", 2, "--episode", 999)
+    rows = (run / "recording" / "episodes.csv").read_text().splitlines()
+    changed = rows[1].rsplit(",", 1)[0] + ",1.0"
+    (run / "recording" / "episodes.csv").write_text("\n".join([rows[0], changed]))
+    lane = rows[1].split(",")[0]
+    assert "ended with 1.0 in training" in shell.refuse("replay", "-r", run, "--lane", lane, "--episode", 0)
+    shutil.rmtree(run / "recording")
+    assert "was not recorded" in shell.refuse("replay", "-r", run, "--lane", 0)
+
+
+def test_recording_stops_at_its_limit_and_keeps_what_it_has(shell: Shell, tmp_path: Path) -> None:
+    agent = {"record_megabytes": 16 * 5 * 4 * 40 / 2**20, "evaluations": 0}  # 40 steps of 16 lanes and 5 symbols
+    config = write(tmp_path / "run.json", {"agent": agent, "env": {"episode_config": {"length": 30}}})
+    assert shell.run("train", "-c", config, "-o", "run") == 0
+    assert Path("run/recording/actions.bin").stat().st_size == 16 * 5 * 4 * 40
+    assert set(pd.read_csv("run/recording/episodes.csv")["episode"]) == {0}
+    assert shell.run("replay", "-r", "run", "--lane", 7) == 0
+
+
+def test_verify_prints_a_certificate(shell: Shell, tmp_path: Path) -> None:
+    rules = {"margin_config": {"allow_short": True, "leverage": 2.0}, "execution_config": {"lot_size": 1.0}}
+    config = write(tmp_path / "run.json", {"env": rules})
+    assert shell.run("verify", "--config", config, "--steps", 2000, "--lanes", 8) == 0
+    assert "2,000" in shell.out
+    assert "Largest difference, equity" in shell.out
+    assert "evaluation tier" in shell.refuse(
+        "verify", "-c", write(tmp_path / "bad.json", {"env": {"reward_config": {"type": "sharpe_ratio"}}})
+    )
+
+
 def test_usage(shell: Shell) -> None:
     assert shell.run("--help") == 0
-    for command in ("train", "backtest"):
+    for command in ("train", "backtest", "replay", "verify"):
         assert command in shell.out
     assert shell.run("--version") == 0
     assert shell.run("train", "--timesteps", "0") == 2

@@ -24,7 +24,7 @@ REFUSED = {
     "unknown key": ({**MINIMAL, "envv": {}}, r"envv: unknown key \(did you mean 'env'\?\); expected one of: agent"),
     "unknown nested key": (
         {**MINIMAL, "env": {"cost_config": {"fee": 0.1}}},
-        r"env\.cost_config\.fee: unknown key \(did you mean 'fee_rate'\?\); expected one of: fee_rate, slippage_rate",
+        r"env\.cost_config\.fee: unknown key \(did you mean 'fee_rate'\?\); expected one of: fee_fixed, fee_minimum",
     ),
     "missing key": ({"data": {}}, r"data\.train_end: this key is missing"),
     "wrong type": (

@@ -50,6 +50,11 @@ def assert_same(a: MarketData, b: MarketData) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
     for name, values in a.columns.items():
         np.testing.assert_array_equal(values, b.columns[name], err_msg=name)
+    for name in ("dividends", "splits"):
+        mine, other = getattr(a, name), getattr(b, name)
+        assert (mine is None) == (other is None), name
+        if mine is not None:
+            np.testing.assert_array_equal(mine, other, err_msg=name)
     assert a.fingerprint == b.fingerprint
 
 
@@ -477,6 +482,8 @@ def test_bundled_data_are_the_file_that_provenance_describes(tmp_path: Path) -> 
     assert_same(MarketData.from_csv(tmp_path / "stocks.csv.gz"), MarketData.bundled())
     with pytest.raises(MarketDataError, match=f"expected {recorded[0]}"):
         convert(content)
+    # prices of the file as it was before dividends and splits were added to it
+    assert MarketData.bundled().fingerprint.startswith("7dfa7aef25719567")
 
 
 def test_bundled_listings_and_prices() -> None:
@@ -497,3 +504,184 @@ def test_bundled_listings_and_prices() -> None:
     assert int(market.has_bar.sum()) == 12_154
     assert (raw.close[0, 0], market.close[0, 0]) == (130.31, 4.186662803811)
     assert (raw.open is not None, market.periods_per_year) == (True, 252.0)
+
+
+def test_bundled_dividends_and_splits_are_what_the_adjusted_prices_imply() -> None:
+    raw, adjusted = MarketData.bundled(adjusted=False), MarketData.bundled()
+    assert adjusted.dividends is None and adjusted.splits is None and not raw.columns and not adjusted.columns
+    assert raw.dividends is not None and raw.splits is not None
+    split_days = [
+        (raw.symbols[s], str(raw.timestamps[t])[:10], raw.splits[t, s]) for t, s in np.argwhere(raw.splits != 1)
+    ]
+    assert split_days == [("AAPL", "2000-06-21", 2.0), ("MSFT", "2003-02-18", 2.0), ("AAPL", "2005-02-28", 2.0)]
+    assert (raw.dividends > 0).sum(axis=0).tolist() == [3, 0, 0, 52, 37]
+    paid_in_all = []
+    for s in range(raw.n_symbols):
+        bars = raw.has_bar[:, s]
+        close, d, k, adj = (m[bars, s] for m in (raw.close, raw.dividends, raw.splits, adjusted.close))
+        before = close[:-1] / k[1:]  # in new shares
+        shares = np.cumprod(np.append(1.0, k[1:] * before / (before - d[1:])))
+        # adj_close has 13 to 14 digits, so the two agree to 4e-13
+        np.testing.assert_allclose(shares * close / close[0], adj / adj[0], rtol=4e-13)
+        paid = close[1:] * d[1:] / (before - d[1:])  # the source reinvested at the close of the ex bar
+        np.testing.assert_allclose(paid, paid.round(2), atol=1e-11)
+        paid_in_all += [(raw.symbols[s], *found) for found in zip(raw.timestamps[bars][1:], paid.round(2), strict=True)]
+    known = {(symbol, str(day)[:10]): amount for symbol, day, amount in paid_in_all if amount > 0}
+    assert len(known) == 92
+    facts = {
+        ("MSFT", "2003-02-19"): 0.08,
+        ("MSFT", "2003-10-15"): 0.16,
+        ("MSFT", "2004-11-15"): 3.08,
+        ("AAPL", "2012-08-09"): 2.65,
+        ("IBM", "2000-05-08"): 0.13,
+        ("IBM", "2013-02-06"): 0.85,
+    }
+    assert {event: known[event] for event in facts} == facts
+
+
+# --- corporate actions --------------------------------------------------------------------------------------
+
+
+def actions_frame() -> pd.DataFrame:
+    """`long_frame` without adj_close, A at half price from the fourth day on, with its split and two dividends."""
+    frame = long_frame().drop(columns="adj_close").assign(dividend=0.0, split=1.0)
+    late = (frame.symbol == "A") & (frame.date >= "2020-01-06")
+    frame.loc[late, ["open", "high", "low", "close"]] /= 2
+    frame.loc[(frame.symbol == "A") & (frame.date == "2020-01-06"), ["dividend", "split"]] = 0.5, 2.0
+    frame.loc[(frame.symbol == "B") & (frame.date == "2020-01-08"), "dividend"] = 0.25
+    return frame
+
+
+ACTION_SHAPES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "long": lambda f: f,
+    "aliases": lambda f: f.rename(columns={"dividend": "Dividends", "split": "Stock Splits"}),
+    "snake case": lambda f: f.rename(columns={"dividend": "DIVIDEND", "split": "stock_splits"}),
+    "nothing for none": lambda f: f.assign(dividend=f.dividend.where(f.dividend > 0), split=f.split.where(f.split > 1)),
+    "zero for no split": lambda f: f.assign(split=f.split.where(f.split > 1, 0.0)),
+    "numbers as text": lambda f: f.assign(split=f.split.astype(str)),
+    "yahoo": lambda f: two_level(
+        f.assign(split=f.split.where(f.split > 1, 0.0)).rename(
+            columns={"dividend": "dividends", "split": "stock splits"}
+        )
+    ),
+    "tickers first": lambda f: two_level(f, fields_first=False),
+}
+
+
+@pytest.mark.parametrize("shape", ACTION_SHAPES)
+@pytest.mark.parametrize("adjusted", [True, False])
+def test_dividends_and_splits_are_read_from_every_shape(shape: str, adjusted: bool) -> None:
+    market = MarketData.from_frame(ACTION_SHAPES[shape](actions_frame()), adjusted)
+    np.testing.assert_array_equal(market.dividends, [[0, 0], [0, 0], [0, 0], [0.5, 0], [0, 0], [0, 0.25]])
+    np.testing.assert_array_equal(market.splits, [[1, 1], [1, 1], [1, 1], [2, 1], [1, 1], [1, 1]])
+    assert list(market.columns) == ["signal"]
+    assert_same(market, MarketData.from_frame(actions_frame()))
+
+
+def test_adjusted_prices_have_dividends_and_splits_in_them() -> None:
+    frame = actions_frame().assign(adj_close=lambda f: f.close / 4)
+    adjusted, traded = (MarketData.from_frame(frame, adjusted=a) for a in (True, False))
+    assert (adjusted.dividends, adjusted.splits, list(adjusted.columns)) == (None, None, ["signal"])
+    assert_same(traded, MarketData.from_frame(actions_frame()))
+    assert traded.dividends is not None and not traded.dividends.flags.writeable
+
+
+def test_no_action_at_all_is_none_in_a_table_and_in_every_part() -> None:
+    plain = actions_frame().assign(dividend=0.0, split=0.0)
+    assert_same(MarketData.from_frame(plain), MarketData.from_frame(plain.drop(columns=["dividend", "split"])))
+    market = MarketData.from_frame(actions_frame())
+    first, second = market.split("2020-01-07")
+    assert (first.splits is None, second.splits, second.dividends is None) == (False, None, False)
+    assert_same(second.with_history(), market)
+    assert_same(market.split("2020-01-03")[1].with_history(), market)
+    assert (market.select("B").splits, market.select(["B", "A"]).splits[3].tolist()) == (None, [1.0, 2.0])
+    for other in (pickle.loads(pickle.dumps(second)), copy.deepcopy(second)):
+        assert_same(other, second)
+        assert_same(other.with_history(), market)
+
+
+def test_fingerprint_sees_dividends_and_splits() -> None:
+    frames = [actions_frame() for _ in range(3)]
+    frames[1].loc[1, "dividend"] = 1e-9
+    frames[2] = frames[2].drop(columns="dividend")
+    assert len({MarketData.from_frame(frame).fingerprint for frame in frames}) == 3
+
+
+def test_on_the_first_bar_of_a_symbol_nobody_receives_anything() -> None:
+    frame = actions_frame()
+    first = frame.groupby("symbol").head(1).index
+    frame.loc[first, ["dividend", "split"]] = 3.0, 7.0
+    assert_same(MarketData.from_frame(frame), MarketData.from_frame(actions_frame()))
+
+
+def wide_actions(row: int, field: str, symbol: str, value: float) -> pd.DataFrame:
+    frame = two_level(actions_frame())
+    frame.loc[frame.index[row], (field, symbol)] = value
+    return frame
+
+
+BAD_ACTIONS: dict[str, tuple[Callable[[], pd.DataFrame], tuple[str, ...]]] = {
+    "negative dividend": (
+        lambda: actions_frame().assign(dividend=[0, 0, -0.1, *[0] * 6]),
+        ("row 2", "'A'", "2020-01-03", "dividends is -0.1", ">= 0"),
+    ),
+    "infinite dividend": (lambda: wide_actions(1, "Dividend", "A", np.inf), ("row 1", "'A'", "dividends is inf")),
+    "text dividend": (
+        lambda: actions_frame().assign(dividend="1:2"),
+        ("row 0", "dividends is '1:2'", "a number"),
+    ),
+    "negative split": (lambda: wide_actions(1, "Split", "A", -2.0), ("row 1", "splits is -2.0", ">= 0")),
+    "dividend of the whole price": (
+        lambda: actions_frame().assign(dividend=[0, 10.5, *[0] * 7]),
+        ("row 1", "'A'", "2020-01-02", "dividends is 10.5", "less than the close before it, 10.5"),
+    ),
+    "dividend in old shares": (
+        lambda: wide_actions(3, "Dividend", "A", 7.0),
+        ("row 3", "'A'", "dividends is 7.0", "less than the close before it, 12.5 / 2.0 new shares"),
+    ),
+    "dividend without a bar": (
+        lambda: wide_actions(4, "Dividend", "B", 0.1),
+        ("row 4", "'B'", "2020-01-07", "dividends is 0.1", "no bar there"),
+    ),
+    "split without a bar": (lambda: wide_actions(4, "Split", "B", 2.0), ("row 4", "'B'", "splits is 2.0", "no bar")),
+    "split before the listing": (
+        lambda: wide_actions(0, "Split", "B", 2.0),
+        ("row 0", "'B'", "splits is 2.0", "no bar"),
+    ),
+    "prices adjusted for splits": (
+        lambda: actions_frame().assign(split=[1, 4, *[1] * 7]),
+        ("row 1", "'A'", "2020-01-02", "splits is 4.0", "adjusted for splits already", "drop the column"),
+    ),
+    "two columns": (lambda: actions_frame().assign(dividends=0.0), ("['dividends', 'dividend']", "keep one")),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ACTIONS)
+def test_bad_action_is_one_clear_error(case: str) -> None:
+    make, parts = BAD_ACTIONS[case]
+    with pytest.raises(MarketDataError) as caught:
+        MarketData.from_frame(make(), source="mine")
+    assert str(caught.value).startswith("mine")
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_bad_action_in_a_file_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("date,close,dividend\n2020-01-01,2,0\n2020-01-02,2,2.5\n")
+    with pytest.raises(MarketDataError, match=r"a.csv, line 3, symbol 'ASSET', date 2020-01-02: dividends is 2.5"):
+        MarketData.from_csv(tmp_path / "a.csv")
+
+
+def test_actions_given_as_arrays_are_checked_against_the_history_too() -> None:
+    times, close = pd.date_range("2020-01-01", periods=4).to_numpy(), np.array([[8.0], [np.nan], [4.0], [4.0]])
+    dividends, splits = np.array([[0.0], [0.0], [5.0], [0.0]]), np.array([[1.0], [1.0], [1.0], [np.nan]])
+    market = MarketData(("A",), times, close, dividends=dividends, splits=splits)
+    assert (market.dividends[2, 0], market.splits) == (5.0, None)
+    part = market.split("2020-01-03")[1]
+    assert part.dividends[0, 0] == 5.0
+    with pytest.raises(MarketDataError, match=r"bar 2, symbol 'A', date 2020-01-03: dividends is 5.0.*8.0 / 2.0 new"):
+        MarketData(("A",), times, close, dividends=dividends, splits=np.where(dividends > 0, 2.0, 1.0))
+    with pytest.raises(MarketDataError, match=r"splits has shape \(3, 1\)"):
+        MarketData(("A",), times, close, splits=splits[:3])
+    with pytest.raises(MarketDataError, match="cannot be called 'splits'"):
+        MarketData(("A",), times, close, columns={"splits": close})

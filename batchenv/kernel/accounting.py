@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from batchenv.kernel.jit import inlined
+
+ROUNDING = 1e-9
+RESIDUE = 1e-12
 
 
 @inlined
 def clip(value: float, low: float, high: float) -> float:
-    """Rule 2.2: an action number within the bounds of its mode."""
+    """Return ``value`` limited to ``low`` and ``high``."""
     at_least = value if value > low else low
     return at_least if at_least < high else high
 
@@ -18,10 +23,25 @@ def positive(value: float) -> float:
     return value if value > 0.0 else 0.0
 
 
+# --- 2 Decide ---------------------------------------------------------------------------------------------------
+
+
 @inlined
 def value_order(value: float, mark: float) -> float:
     """Rule 2.2, `trade`: shares worth ``value`` at the mark."""
     return value / mark
+
+
+@inlined
+def wanted_weight(action: float, max_weight: float, allow_short: bool) -> float:
+    """Rule 2.2, `weights`: p, the weight asked for."""
+    return max_weight * clip(action, -1.0 if allow_short else 0.0, 1.0)
+
+
+@inlined
+def weight_scale(gross: float, leverage: float) -> float:
+    """Rule 2.2, `weights`: the factor that brings the weights' gross sum down to the leverage when it is above."""
+    return 1.0 / max(1.0, gross / leverage)
 
 
 @inlined
@@ -30,75 +50,189 @@ def target_order(value: float, mark: float, held: float) -> float:
     return value / mark - held
 
 
-@inlined
-def weight_scale(gross: float) -> float:
-    """Rule 2.2, `weights`: the factor that brings the weights' sum down to 1 when it is above."""
-    return 1.0 / max(1.0, gross)
+# --- 3 Fill -----------------------------------------------------------------------------------------------------
 
 
 @inlined
-def permitted(order: float, held: float, fill: float) -> float:
-    """Rules 1.4 and 3.2: no order without a fill price; a sell is limited to the shares held."""
-    kept = order if order > -held else -held
-    return kept if fill > 0.0 else 0.0
+def permitted_sale(order: float, held: float) -> float:
+    """Rules 3.1 and 3.2: without shorts a sell is limited to the shares held, and one that comes close sells all."""
+    return order if order > -held * (1.0 - ROUNDING) else -held
 
 
 @inlined
-def sale_notional(quantity_at_price: float, slippage_rate: float) -> float:
-    """Rules 3.1 and 3.2: what selling brings, before the fee; ``quantity_at_price`` is shares times fill price."""
-    return quantity_at_price * (1.0 - slippage_rate)
+def permitted_volume(order: float, participation: float, volume: float) -> float:
+    """Rule 3.1: an order within its part of the bar's volume; no limit where ``participation`` is 0."""
+    if volume <= 0.0:
+        return 0.0
+    limit = participation * volume
+    return clip(order, -limit, limit) if participation > 0.0 else order
 
 
 @inlined
-def purchase_notional(quantity_at_price: float, slippage_rate: float) -> float:
-    """Rules 3.1 and 3.3: what buying takes, before the fee; ``quantity_at_price`` is shares times fill price."""
-    return quantity_at_price * (1.0 + slippage_rate)
+def sizeable(order: float, mark: float, equity: float) -> float:
+    """Rule 2.3: the order, or 0 when it is of no size."""
+    return order if abs(order) * mark > RESIDUE * equity else 0.0
 
 
 @inlined
-def sale_proceeds(notional: float, fee_rate: float) -> float:
-    """Rule 3.2: what a sale adds to cash."""
-    return notional * (1.0 - fee_rate)
+def closing(order: float, held: float) -> float:
+    """Rule 3.2: the order, made to close the position when it comes close to that."""
+    return -held if order * held < 0.0 and abs(order + held) <= ROUNDING * abs(held) else order
 
 
 @inlined
-def purchase_cost(notional: float, fee_rate: float) -> float:
-    """Rule 3.3: what a purchase takes from cash."""
-    return notional * (1.0 + fee_rate)
+def reducing_part(order: float, held: float) -> float:
+    """Rule 3.2: r, the shares by which an order reduces a position."""
+    return min(abs(order), abs(held)) if order * held < 0.0 else 0.0
 
 
 @inlined
-def buy_factor(cost: float, cash: float) -> float:
-    """Rule 3.3: the factor common to all buys, 1 when cash covers them."""
-    return cash / cost if cost > cash else 1.0
+def whole_lots(quantity: float, lot: float) -> float:
+    """Rule 3.5: the quantity in whole lots, or as it is where fractions are allowed."""
+    return lot * math.floor(quantity / lot * (1.0 + ROUNDING)) if lot > 0.0 else quantity
 
 
 @inlined
-def cash_after_buys(cash: float, cost: float) -> float:
-    """Rules 3.3 and 3.4: cash left, exactly 0 when the buys take it all."""
-    return cash - cost if cost <= cash else 0.0
+def large_enough(quantity: float, price: float, least: float) -> float:
+    """Rule 3.6: the quantity, or 0 when it is worth too little."""
+    return 0.0 if quantity * price < least * (1.0 - ROUNDING) else quantity
+
+
+@inlined
+def slippage(rate: float, impact: float, quantity: float, volume: float) -> float:
+    """Rule 3.3: s, as a fraction of the fill price."""
+    root = impact * math.sqrt(quantity / volume) if impact > 0.0 and volume > 0.0 else 0.0
+    return min(rate + root, 1.0)
+
+
+@inlined
+def price_paid(fill: float, side: float, slip: float) -> float:
+    """Rule 3.3: x; ``side`` is 1 for a buy and -1 for a sell."""
+    return fill * (1.0 + side * slip)
+
+
+@inlined
+def variable_fee(quantity: float, notional: float, rate: float, per_share: float) -> float:
+    """Rule 3.3: the part of a fee that grows with the order."""
+    return rate * notional + per_share * quantity
+
+
+@inlined
+def order_fee(variable: float, fixed: float, minimum: float, most: float) -> float:
+    """Rule 3.3: the fee of an order; ``most`` is its notional when it sells from a long position, else infinity."""
+    return min(max(minimum, fixed + variable), most)
+
+
+@inlined
+def room(cash: float, long: float, short: float, leverage: float) -> float:
+    """Rule 3.4: R, the gross exposure that may still be added."""
+    return leverage * cash + (leverage - 1.0) * long - (leverage + 1.0) * short
+
+
+@inlined
+def scarce_factor(left: float, bound: float, equity: float) -> float:
+    """Rule 3.4: f when not everything can be bought; ``left`` is R less the fees reserved, ``equity`` that of bar t."""
+    return clip(left / bound, 0.0, 1.0) if bound > 0.0 and left > RESIDUE * equity else 0.0
+
+
+@inlined
+def net_factor(factor: float, left: float, pace: float, equity: float) -> float:
+    """Rule 3.4: f kept within the net limit on one side, of which ``left`` is left, and which f uses at ``pace``."""
+    if pace <= 0.0:
+        return factor
+    return min(factor, left / pace) if left > RESIDUE * equity else 0.0
 
 
 @inlined
 def scaled(order: float, factor: float) -> float:
-    """Rule 3.3: a buy times the common factor; a sell as it is."""
+    """Rule 3.4 in a cash account: a buy times the common factor; a sell as it is."""
     return order * factor if order > 0.0 else order
 
 
 @inlined
-def costs(traded: float, traded_at_fill: float, fee_rate: float, slippage_rate: float) -> float:
-    """Rule 3.5: fees on the notional ``traded``, and slippage on the same shares at fill prices."""
-    return fee_rate * traded + slippage_rate * traded_at_fill
+def average_entry(average: float, held: float, added: float, paid: float) -> float:
+    """Rule 6.5: average entry price after adding shares bought or sold short at ``paid``; both counts positive."""
+    total = held + added
+    return (held * average + added * paid) / total if total > 0.0 else 0.0
+
+
+# --- 4 Overnight ------------------------------------------------------------------------------------------------
 
 
 @inlined
-def average_entry(average: float, held: float, bought: float, paid: float) -> float:
-    """Rule 5.2: average entry price after buying ``bought`` shares at ``paid`` each."""
-    total = held + bought
-    return (held * average + bought * paid) / total if total > 0.0 else 0.0
+def interest(cash: float, cash_rate: float, margin_rate: float, years: float) -> float:
+    """Rule 4.1: interest earned, or paid on borrowed cash."""
+    return cash * (cash_rate if cash > 0.0 else margin_rate) * years
 
 
 @inlined
-def unrealized(mark: float, average: float, limit: float) -> float:
-    """Rule 5.1: profit of a position relative to its average entry price, limited; 0 without a position."""
-    return clip(mark / average - 1.0, -limit, limit) if average > 0.0 else 0.0
+def borrow_cost(value: float, rate: float, years: float) -> float:
+    """Rule 4.1: cost of borrowing shares; ``value`` is the signed value of the position."""
+    return positive(-value) * rate * years
+
+
+@inlined
+def funding_cost(value: float, yearly: float, years: float, at_bar: float) -> float:
+    """Rule 4.1: funding that a position of signed ``value`` pays."""
+    return value * (yearly * years + at_bar)
+
+
+@inlined
+def reinvested(mark: float, split: float, dividend: float) -> float:
+    """Rule 4.3: the factor by which reinvesting a dividend multiplies the shares."""
+    close = mark / split
+    return close / (close - dividend)
+
+
+# --- 5 Stops ----------------------------------------------------------------------------------------------------
+
+
+@inlined
+def long_exit(entry: float, stop_loss: float, take_profit: float, prices: tuple[float, float, float]) -> float:
+    """Rule 5.2: price at which a long position leaves the bar, 0 when it stays; ``prices`` are open, high, low."""
+    first, high, low = prices
+    stop = entry * (1.0 - stop_loss) if stop_loss > 0.0 else 0.0
+    target = entry * (1.0 + take_profit) if take_profit > 0.0 else math.inf
+    below, above = stop * (1.0 + ROUNDING), target * (1.0 - ROUNDING)
+    if first <= below or first >= above:
+        return first
+    if low <= below:
+        return stop
+    return target if high >= above else 0.0
+
+
+@inlined
+def short_exit(entry: float, stop_loss: float, take_profit: float, prices: tuple[float, float, float]) -> float:
+    """Rule 5.2, mirrored: price at which a short position leaves the bar, 0 when it stays."""
+    first, high, low = prices
+    stop = entry * (1.0 + stop_loss) if stop_loss > 0.0 else math.inf
+    target = entry * (1.0 - take_profit) if take_profit > 0.0 else 0.0
+    above, below = stop * (1.0 - ROUNDING), target * (1.0 + ROUNDING)
+    if first >= above or first <= below:
+        return first
+    if high >= above:
+        return stop
+    return target if low <= below else 0.0
+
+
+# --- 6 Mark and observe -----------------------------------------------------------------------------------------
+
+
+@inlined
+def called(equity: float, gross: float, maintenance: float) -> bool:
+    """Rule 6.3: whether a margin call stands."""
+    return gross > 0.0 and equity < maintenance * gross * (1.0 - ROUNDING)
+
+
+@inlined
+def ruined(equity: float, fraction: float, initial_cash: float) -> bool:
+    """Rule 7.1: whether the account is bankrupt."""
+    return equity <= fraction * initial_cash * (1.0 + ROUNDING)
+
+
+@inlined
+def unrealized(mark: float, average: float, held: float) -> float:
+    """Rule 6.4: profit of a position relative to its average entry price; 0 without a position."""
+    if average <= 0.0:
+        return 0.0
+    return mark / average - 1.0 if held > 0.0 else 1.0 - mark / average

@@ -10,27 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from batchenv.base import TradingTask
-from batchenv.config import RewardConfig
-from batchenv.errors import ConfigError, did_you_mean
+from batchenv.errors import ConfigError
 from batchenv.kernel import loops, state
-from batchenv.rewards import (
-    EVALUATION_REWARDS,
-    TRAINING_REWARDS,
-    RewardFunction,
-    RewardStep,
-    registered_reward,
-    registered_rewards,
-)
-
-_MODES = {"trade": state.TRADE, "discrete": state.TRADE, "weights": state.WEIGHTS, "shares": state.SHARES}
-_REWARDS = {
-    "fast_profit_reward": state.FAST_PROFIT,
-    "simple_return": state.SIMPLE_RETURN,
-    "log_return": state.LOG_RETURN,
-    "differential_sharpe": state.DIFFERENTIAL_SHARPE,
-}
-_PENALTIES = ("turnover_penalty", "drawdown_penalty")
-_DEFAULT_ETA = 0.01
+from batchenv.kernel.setup import is_plain, make_costs, make_market, make_parameters, make_rules
+from batchenv.parameters import LaneParameters, LaneValues
+from batchenv.rewards import RewardFunction, RewardStep
 
 
 class Engine:
@@ -38,15 +22,19 @@ class Engine:
 
     Attributes:
         task: Market, rules and features.
+        lane_parameters: What applies to each lane and episode.
+        plain: Whether the short way of ``kernel/plain.py`` serves.
+        world: What a step reads.
         lanes: State of every lane.
         out: Results of the last step.
     """
 
-    def __init__(self, task: TradingTask, n_lanes: int, n_threads: int = 1) -> None:
+    def __init__(self, task: TradingTask, lane_parameters: LaneParameters, n_lanes: int, n_threads: int = 1) -> None:
         """Allocate the arrays.
 
         Args:
             task: Market, rules and features.
+            lane_parameters: What applies to each lane and episode.
             n_lanes: Number of lanes N.
             n_threads: Threads that share a step.
 
@@ -55,15 +43,22 @@ class Engine:
         """
         n, s = n_lanes, task.market.n_symbols
         self.task = task
-        self.rules, self.custom_reward, self._reward_kwargs = _rules(task)
-        self.market = _market(task)
+        self.lane_parameters = lane_parameters
+        rules, self.custom_reward, self._reward_kwargs = make_rules(task.config)
+        values = lane_parameters.at(0, np.zeros(n, np.int64), np.zeros(n, np.int64), np.arange(n))
+        parameters = make_parameters(task.config, lane_parameters, values)
+        market = make_market(task, rules)
+        costs = make_costs(task.config, task.market.symbols)
+        self.world = state.World(market, rules, costs, parameters)
+        self.plain = is_plain(self.world)
         self.lanes = state.Lanes(
             cash=np.zeros(n),
             holdings=np.zeros((n, s)),
             equity=np.zeros(n),
             peak=np.zeros(n),
-            entry=np.zeros((n, s if self.rules.unrealized_pnl else 0)),
+            entry=np.zeros((n, s if rules.track_entry else 0)),
             moments=np.zeros((n, 2)),
+            margin_call=np.zeros(n, np.bool_),
             bar=np.zeros(n, np.int64),
             start=np.zeros(n, np.int64),
             end=np.zeros(n, np.int64),
@@ -79,17 +74,23 @@ class Engine:
         )
         edges = np.linspace(0, n, min(n_threads, n) + 1).astype(int).tolist()
         self._chunks = list(pairwise(edges))
-        self._scratch = [np.zeros(s) for _ in self._chunks]
+        self._scratch = [np.zeros((3, s)) for _ in self._chunks]
         self._pool = ThreadPoolExecutor(len(self._chunks) - 1, "batchenv") if len(self._chunks) > 1 else None
 
     @property
     def bytes_per_lane(self) -> int:
-        """Size of one lane's state in bytes."""
-        return state.lane_bytes(self.lanes)
+        """Size of one lane's state and parameters in bytes."""
+        return state.lane_bytes(self.lanes, self.world.parameters)
 
-    def open(self, which: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> None:
-        """Start new episodes for some lanes and write their observations into ``out``; int64 ``[k]`` each."""
-        loops.open_lanes(which, starts, ends, self.market, self.rules, self.lanes, self.out.observation)
+    def open(self, which: npt.NDArray[np.int64], values: LaneValues) -> None:
+        """Start new episodes for the lanes ``which``, int64 ``[k]``, and write their observations into ``out``."""
+        parameters = self.world.parameters
+        for name in ("fee_rate", "slippage_rate", "borrow_rate", "tradable"):
+            array = getattr(parameters, name)
+            array[which] = getattr(values, name)[:, : array.shape[1]]
+        parameters.leverage[which] = values.leverage
+        parameters.initial_cash[which] = values.initial_cash
+        loops.open_lanes(which, values.start, values.end, self.world, self.lanes, self.out.observation)
 
     def advance(self, actions: npt.NDArray[np.float32]) -> None:
         """Take every lane over one bar and write the results into ``out``.
@@ -117,10 +118,11 @@ class Engine:
 
     def _walk(self, chunk: int, actions: npt.NDArray[np.float32]) -> None:
         first, stop = self._chunks[chunk]
-        loops.advance_lanes(first, stop, actions, self.market, self.rules, self.lanes, self.out, self._scratch[chunk])
+        advance = loops.advance_plain if self.plain else loops.advance_full
+        advance(first, stop, actions, self.world, self.lanes, self.out, self._scratch[chunk])
 
     def _apply_custom_reward(self, function: RewardFunction) -> None:
-        """Rule 7.4: a registered reward, then penalties and scaling."""
+        """Rule 7.9: a registered reward, then penalties and scaling."""
         out, lanes = self.out, self.lanes
         step = RewardStep(out.equity_before, lanes.equity, lanes.peak, out.turnover, out.costs)
         value = np.asarray(function(step, **self._reward_kwargs), dtype=np.float64)
@@ -133,79 +135,10 @@ class Engine:
             lane = int(np.flatnonzero(~np.isfinite(value))[0])
             raise ConfigError(f"reward {name!r}: returned {value[lane]} for lane {lane}, expected a finite number")
         drawdown = 1.0 - lanes.equity / lanes.peak
-        penalty = self.rules.turnover_penalty * out.turnover + self.rules.drawdown_penalty * drawdown
-        out.reward[:] = (value - penalty) * self.rules.reward_scaling
+        rules = self.world.rules
+        penalty = rules.turnover_penalty * out.turnover + rules.drawdown_penalty * drawdown
+        out.reward[:] = (value - penalty) * rules.reward_scaling
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the threads behind when copied or pickled."""
         return {**self.__dict__, "_pool": None, "_chunks": [(0, len(self.lanes.cash))], "_scratch": self._scratch[:1]}
-
-
-def _market(task: TradingTask) -> state.Market:
-    """Rules 1.2 to 1.4 as matrices without NaN."""
-    market, n_bars = task.market, task.market.n_bars
-    fill = np.zeros((n_bars, market.n_symbols))
-    if task.config.fill == "close":
-        fill[:] = market.close
-    else:
-        prices = market.open if task.config.fill == "next_open" else market.close
-        assert prices is not None  # TradingTask.build refuses next_open without opens
-        fill[:-1] = prices[1:]
-    fill[np.isnan(fill) | np.isnan(market.mark)] = 0.0
-    return state.Market(
-        mark=np.ascontiguousarray(np.where(np.isnan(market.mark), 1.0, market.mark)),
-        fill=fill,
-        features=task.features.values,
-    )
-
-
-def _rules(task: TradingTask) -> tuple[state.Rules, RewardFunction | None, dict[str, Any]]:
-    config = task.config
-    kind, custom, kwargs = _reward(config.reward_config)
-    penalties = {key: kwargs.pop(key, 0.0) for key in _PENALTIES}
-    rules = state.Rules(
-        mode=_MODES[config.action_config.mode],
-        trade_limit=config.portfolio_config.trade_limit_percent,
-        max_shares=config.action_config.max_shares,
-        fee_rate=config.cost_config.fee_rate,
-        slippage_rate=config.cost_config.slippage_rate,
-        initial_cash=config.portfolio_config.initial_cash,
-        bankrupt_equity=config.portfolio_config.bankruptcy_fraction * config.portfolio_config.initial_cash,
-        reward=kind,
-        reward_scaling=config.reward_config.reward_scaling,
-        turnover_penalty=float(penalties["turnover_penalty"]),
-        drawdown_penalty=float(penalties["drawdown_penalty"]),
-        eta=float(kwargs.get("eta", _DEFAULT_ETA)),
-        unrealized_pnl=config.observation_config.unrealized_pnl,
-        time_left=config.observation_config.time_left,
-    )
-    return rules, custom, kwargs
-
-
-def _reward(config: RewardConfig) -> tuple[int, RewardFunction | None, dict[str, Any]]:
-    """Check a reward's type and settings; return its code, the user's function if it is one, and its settings."""
-    kwargs = dict(config.kwargs)
-    custom = registered_reward(config.type)
-    if custom is None and config.type not in _REWARDS:
-        known = TRAINING_REWARDS + registered_rewards()
-        if config.type in EVALUATION_REWARDS:
-            why = "it looks at the account's history, which only the evaluation tier keeps"
-        else:
-            why = f"unknown reward{did_you_mean(config.type, known)}"
-        raise ConfigError(
-            f"reward_config.type: {config.type!r} cannot train: {why}; expected one of {', '.join(known)}"
-        )
-    allowed = _PENALTIES + (("eta",) if config.type == "differential_sharpe" else ())
-    for key, value in kwargs.items():
-        if custom is None and key not in allowed:
-            raise ConfigError(
-                f"reward_config.kwargs.{key}: unknown setting of {config.type!r}{did_you_mean(key, allowed)}; "
-                f"expected {', '.join(allowed)}"
-            )
-        if key in allowed and (
-            isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e300
-        ):
-            raise ConfigError(f"reward_config.kwargs.{key}: got {value!r}, expected a number from 0 upwards")
-    if not 0 < kwargs.get("eta", _DEFAULT_ETA) <= 1 and config.type == "differential_sharpe":
-        raise ConfigError(f"reward_config.kwargs.eta: got {kwargs['eta']!r}, expected a number above 0, at most 1")
-    return (state.CUSTOM if custom else _REWARDS[config.type]), custom, kwargs

@@ -33,11 +33,13 @@ def source_digest() -> str:
 
 def inlined(function: F) -> F:
     """Compile ``function`` into the compiled functions that call it."""
-    return cast(F, numba.njit(inline="always", **_OPTIONS)(function))
+    return cast(F, numba.njit(forceinline=True, **_OPTIONS)(function))
 
 
 def compiled(function: F) -> F:
     """Compile ``function`` on its first call, to be called from Python without the interpreter's lock."""
+    if getattr(numba.config, "DISABLE_JIT", 0):  # plain Python, for debuggers and the mutation check
+        return function
     try:
         dispatcher = numba.njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # no folder to cache in can be written

@@ -1,4 +1,4 @@
-"""One lane over one bar: decide, fill, mark, end, reward, observe, in the order of ``docs/accounting.md``.
+"""What every lane does, whatever its rules: decide, mark, end, be rewarded, observe, begin.
 
 Arrays are indexed with the lane in place of being sliced: a slice is a counted reference, and counting costs more than
 the arithmetic.
@@ -9,12 +9,12 @@ from __future__ import annotations
 from batchenv.kernel import accounting, rewards
 from batchenv.kernel.jit import inlined
 from batchenv.kernel.state import F32, F64, SHARES, TRADE, Lanes, Market, Rules, StepOutput
-from batchenv.spaces import UNREALIZED_LIMIT
+from batchenv.spaces import PORTFOLIO_LIMIT
 
 
 @inlined
 def size_orders(
-    i: int, t: int, actions: F32, mark: F64, holdings: F64, rules: Rules, equity: float, order: F64
+    i: int, t: int, actions: F32, mark: F64, holdings: F64, rules: Rules, equity: float, leverage: float, order: F64
 ) -> None:
     """Rule 2.2: write the wanted signed shares of every symbol into ``order``, float64 ``[S]``."""
     n = order.shape[0]
@@ -28,54 +28,32 @@ def size_orders(
     else:
         gross = 0.0
         for s in range(n):
-            gross += accounting.clip(actions[i, s], 0.0, 1.0)
-        value = accounting.weight_scale(gross) * equity
+            gross += abs(accounting.wanted_weight(actions[i, s], rules.max_weight, rules.allow_short))
+        value = accounting.weight_scale(gross, leverage) * equity
         for s in range(n):
-            target = accounting.clip(actions[i, s], 0.0, 1.0) * value
+            target = accounting.wanted_weight(actions[i, s], rules.max_weight, rules.allow_short) * value
             order[s] = accounting.target_order(target, mark[t, s], holdings[i, s])
 
 
 @inlined
-def permit_orders(i: int, t: int, fill: F64, holdings: F64, order: F64) -> tuple[float, float]:
-    """Rules 1.4 and 3.2: cut ``order`` to what may trade; return the sales and purchases at fill prices, in money."""
-    sold = 0.0
-    bought = 0.0
-    for s in range(order.shape[0]):
-        order[s] = accounting.permitted(order[s], holdings[i, s], fill[t, s])
-        value = order[s] * fill[t, s]
-        sold += accounting.positive(-value)
-        bought += accounting.positive(value)
-    return sold, bought
-
-
-@inlined
-def enter_positions(
-    i: int, t: int, fill: F64, holdings: F64, entry: F64, slippage_rate: float, factor: float, order: F64
+def finish_lane(
+    i: int, before: float, after: float, turnover: float, costs: float, rules: Rules, lanes: Lanes, out: StepOutput
 ) -> None:
-    """Rule 5.2: update the average entry prices; call before the holdings change."""
-    for s in range(order.shape[0]):
-        held = holdings[i, s]
-        if order[s] > 0.0:
-            paid = accounting.purchase_notional(fill[t, s], slippage_rate)
-            entry[i, s] = accounting.average_entry(entry[i, s], held, order[s] * factor, paid)
-        elif held + order[s] <= 0.0:
-            entry[i, s] = 0.0
-
-
-@inlined
-def settle_orders(i: int, t: int, mark: F64, holdings: F64, factor: float, order: F64) -> float:
-    """Rules 3.3 and 4.1: move the shares; return the value of the positions at the mark of bar ``t``."""
-    positions = 0.0
-    for s in range(order.shape[0]):
-        held = holdings[i, s] + accounting.scaled(order[s], factor)
-        holdings[i, s] = held
-        positions += held * mark[t, s]
-    return positions
+    """Rules 6.1 and 7: keep the new equity, say how the step went, and whether it was the last."""
+    peak = max(lanes.peak[i], after)
+    lanes.equity[i] = after
+    lanes.peak[i] = peak
+    base = rewards.base_reward(i, rules, before, after, lanes.moments)
+    out.reward[i] = rewards.finished_reward(rules, base, turnover, 1.0 - after / peak)
+    out.truncated[i] = lanes.bar[i] >= lanes.end[i]
+    out.equity_before[i] = before
+    out.turnover[i] = turnover
+    out.costs[i] = costs
 
 
 @inlined
 def observe_lane(i: int, market: Market, rules: Rules, lanes: Lanes, observation: F32) -> None:
-    """Rule 5.1: write row ``i`` of ``observation``."""
+    """Rule 6.4: write row ``i`` of ``observation``."""
     t, equity = lanes.bar[i], lanes.equity[i]
     features, mark, holdings = market.features, market.mark, lanes.holdings
     n_features, n = features.shape[1], mark.shape[1]
@@ -83,62 +61,31 @@ def observe_lane(i: int, market: Market, rules: Rules, lanes: Lanes, observation
         observation[i, k] = features[t, k]
     scale = 1.0 / equity if equity > 0.0 else 0.0
     for s in range(n):
-        observation[i, n_features + s] = holdings[i, s] * mark[t, s] * scale
+        weight = holdings[i, s] * mark[t, s] * scale
+        observation[i, n_features + s] = accounting.clip(weight, -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT)
     at = n_features + n
-    observation[i, at] = lanes.cash[i] * scale
+    observation[i, at] = accounting.clip(lanes.cash[i] * scale, -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT)
     at += 1
     if rules.unrealized_pnl:
         entry = lanes.entry
         for s in range(n):
-            observation[i, at + s] = accounting.unrealized(mark[t, s], entry[i, s], UNREALIZED_LIMIT)
+            profit = accounting.unrealized(mark[t, s], entry[i, s], holdings[i, s])
+            observation[i, at + s] = accounting.clip(profit, -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT)
         at += n
     if rules.time_left:
         observation[i, at] = (lanes.end[i] - t) / (lanes.end[i] - lanes.start[i])
 
 
 @inlined
-def advance_lane(i: int, actions: F32, market: Market, rules: Rules, lanes: Lanes, out: StepOutput, order: F64) -> None:
-    """Take lane ``i`` from its bar t to t+1; ``order`` is scratch, float64 ``[S]``."""
-    t, before = lanes.bar[i], lanes.equity[i]
-    size_orders(i, t, actions, market.mark, lanes.holdings, rules, before, order)
-    sold, bought = permit_orders(i, t, market.fill, lanes.holdings, order)
-
-    sales = accounting.sale_notional(sold, rules.slippage_rate)
-    cash = lanes.cash[i] + accounting.sale_proceeds(sales, rules.fee_rate)
-    purchases = accounting.purchase_notional(bought, rules.slippage_rate)
-    cost = accounting.purchase_cost(purchases, rules.fee_rate)
-    factor = accounting.buy_factor(cost, cash)
-    cash = accounting.cash_after_buys(cash, cost)
-    if rules.unrealized_pnl:
-        enter_positions(i, t, market.fill, lanes.holdings, lanes.entry, rules.slippage_rate, factor, order)
-    after = cash + settle_orders(i, t + 1, market.mark, lanes.holdings, factor, order)
-
-    peak = max(lanes.peak[i], after)
-    lanes.cash[i] = cash
-    lanes.equity[i] = after
-    lanes.peak[i] = peak
-    lanes.bar[i] = t + 1
-    turnover = (sales + factor * purchases) / before
-    base = rewards.base_reward(i, rules, before, after, lanes.moments)
-    out.reward[i] = rewards.finished_reward(rules, base, turnover, 1.0 - after / peak)
-    out.terminated[i] = after <= rules.bankrupt_equity
-    out.truncated[i] = t + 1 >= lanes.end[i]
-    out.equity_before[i] = before
-    out.turnover[i] = turnover
-    traded_at_fill = sold + factor * bought
-    out.costs[i] = accounting.costs(sales + factor * purchases, traded_at_fill, rules.fee_rate, rules.slippage_rate)
-    observe_lane(i, market, rules, lanes, out.observation)
-
-
-@inlined
-def open_lane(i: int, start: int, end: int, rules: Rules, lanes: Lanes) -> None:
-    """Rule 6.5: a fresh account at the start bar."""
-    lanes.cash[i] = rules.initial_cash
+def open_lane(i: int, start: int, end: int, initial_cash: float, lanes: Lanes) -> None:
+    """Rule 7.5: a fresh account at the start bar."""
+    lanes.cash[i] = initial_cash
     lanes.holdings[i, :] = 0.0
-    lanes.equity[i] = rules.initial_cash
-    lanes.peak[i] = rules.initial_cash
+    lanes.equity[i] = initial_cash
+    lanes.peak[i] = initial_cash
     lanes.entry[i, :] = 0.0
     lanes.moments[i, :] = 0.0
+    lanes.margin_call[i] = False
     lanes.bar[i] = start
     lanes.start[i] = start
     lanes.end[i] = end

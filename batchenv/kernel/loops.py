@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from batchenv.kernel import lane
+from batchenv.kernel import full, lane, plain
 from batchenv.kernel.jit import compiled
-from batchenv.kernel.state import F32, F64, I64, Lanes, Market, Rules, StepOutput
+from batchenv.kernel.state import F32, F64, I64, Lanes, StepOutput, World
 
 
 @compiled
-def advance_lanes(
-    first: int, stop: int, actions: F32, market: Market, rules: Rules, lanes: Lanes, out: StepOutput, order: F64
-) -> None:
-    """Take lanes ``first`` to ``stop - 1`` over one bar.
+def advance_plain(first: int, stop: int, actions: F32, world: World, lanes: Lanes, out: StepOutput, work: F64) -> None:
+    """Take lanes ``first`` to ``stop - 1`` over one bar by the plain rules.
 
     Args:
         first: First lane.
         stop: The lane after the last.
         actions: Action numbers, float32 ``[N, S]``.
-        market: The market.
-        rules: The rules.
+        world: Market and rules.
         lanes: State, changed in place.
         out: Results, written in place.
-        order: Scratch, float64 ``[S]``, one for each thread.
+        work: Scratch, float64 ``[3, S]``, one for each thread.
     """
+    order = work[0]
     for i in range(first, stop):
-        lane.advance_lane(i, actions, market, rules, lanes, out, order)
+        plain.advance_lane(i, actions, world, lanes, out, order)
 
 
 @compiled
-def open_lanes(
-    which: I64, starts: I64, ends: I64, market: Market, rules: Rules, lanes: Lanes, observation: F32
-) -> None:
+def advance_full(first: int, stop: int, actions: F32, world: World, lanes: Lanes, out: StepOutput, work: F64) -> None:
+    """Take lanes ``first`` to ``stop - 1`` over one bar by the full rules; arguments as `advance_plain`."""
+    for i in range(first, stop):
+        full.advance_lane(i, actions, world, lanes, out, work)
+
+
+@compiled
+def open_lanes(which: I64, starts: I64, ends: I64, world: World, lanes: Lanes, observation: F32) -> None:
     """Start new episodes for the lanes listed in ``which`` and write their rows of ``observation``."""
     for k in range(which.shape[0]):
-        lane.open_lane(which[k], starts[k], ends[k], rules, lanes)
-        lane.observe_lane(which[k], market, rules, lanes, observation)
+        i = which[k]
+        lane.open_lane(i, starts[k], ends[k], world.parameters.initial_cash[i], lanes)
+        lane.observe_lane(i, world.market, world.rules, lanes, observation)

@@ -1,4 +1,7 @@
-"""The arrays that the kernel reads and writes. N lanes, S symbols, T bars, D numbers in an observation."""
+"""The arrays that the kernel reads and writes. N lanes, S symbols, T bars, D numbers in an observation.
+
+An array that no rule in force looks at has a length of 0 where its T or S would be.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 TRADE, WEIGHTS, SHARES = 0, 1, 2
+CLOSE, NIGHT, NEXT_OPEN, STOPS, NEXT_CLOSE = range(5)
+"""The events of a step in their order in time; orders fill at one of the three fills."""
 FAST_PROFIT, SIMPLE_RETURN, LOG_RETURN, DIFFERENTIAL_SHARPE, CUSTOM = 0, 1, 2, 3, 4
 
 
@@ -22,18 +27,40 @@ class Market(NamedTuple):
     mark: F64  # [T, S] money per share; 1 before the first bar, where nothing can be held
     fill: F64  # [T, S] price at which an order decided at the bar fills; 0 where it cannot
     features: F32  # [T, features * S]
+    open: F64  # [T, S] money per share; 0 without a bar; for stops
+    high: F64  # [T, S]
+    low: F64  # [T, S]
+    volume: F64  # [T, S] shares; 0 without a bar; for impact and participation
+    split: F64  # [T, S] new shares for one old
+    dividend: F64  # [T, S] money per new share
+    funding: F64  # [T, S] fraction of the position
+    years: F64  # [T] time to the next bar
+    last_bar: I64  # [S] bar after which the symbol is delisted; T where it is not
 
 
 class Rules(NamedTuple):
-    """The rules, the same for every lane. Rates are fractions, money is in the account's currency."""
+    """The rules, the same for every lane. Rates are fractions, yearly where so said; money is in account currency."""
 
     mode: int  # TRADE, WEIGHTS or SHARES; discrete choices arrive as TRADE actions of -1, 0, 1
+    fill_time: int  # CLOSE, NEXT_OPEN or NEXT_CLOSE
+    stops: bool
     trade_limit: float
     max_shares: float
-    fee_rate: float
-    slippage_rate: float
-    initial_cash: float
-    bankrupt_equity: float
+    max_weight: float
+    cash_account: bool
+    allow_short: bool
+    net_limit: float  # 0 for none
+    maintenance_margin: float
+    impact: float
+    participation: float  # 0 for none
+    min_notional: float
+    stop_loss: float  # 0 for none
+    take_profit: float  # 0 for none
+    haircut: float
+    cash_rate: float  # yearly
+    margin_rate: float  # yearly
+    reinvest: bool
+    bankruptcy_fraction: float
     reward: int
     reward_scaling: float
     turnover_penalty: float
@@ -41,6 +68,28 @@ class Rules(NamedTuple):
     eta: float
     unrealized_pnl: bool
     time_left: bool
+    track_entry: bool
+
+
+class Costs(NamedTuple):
+    """Settings by symbol, the same for every lane."""
+
+    fixed: F64  # [S] money per order
+    per_share: F64  # [S] money per share
+    minimum: F64  # [S] money per order
+    lot: F64  # [S] shares; 0 for fractions
+    funding_rate: F64  # [S] yearly
+
+
+class Parameters(NamedTuple):
+    """Settings by lane, of its current episode. C is S where they differ by symbol, else 1."""
+
+    fee_rate: F64  # [N, C]
+    slippage_rate: F64  # [N, C]
+    borrow_rate: F64  # [N, C] yearly
+    tradable: Bool  # [N, S], or [N, 0] where every lane trades all
+    leverage: F64  # [N]
+    initial_cash: F64  # [N] money
 
 
 class Lanes(NamedTuple):
@@ -50,8 +99,9 @@ class Lanes(NamedTuple):
     holdings: F64  # [N, S] shares
     equity: F64  # [N] money, at the mark of `bar`
     peak: F64  # [N] money, highest equity of the episode
-    entry: F64  # [N, S] average entry price; [N, 0] when no observation asks for it
+    entry: F64  # [N, S] average entry price; [N, 0] when nothing looks at it
     moments: F64  # [N, 2] A and B of the differential Sharpe ratio
+    margin_call: Bool  # [N]
     bar: I64  # [N]
     start: I64  # [N] first bar of the episode
     end: I64  # [N] last bar of the episode
@@ -69,6 +119,15 @@ class StepOutput(NamedTuple):
     costs: F64  # [N] money
 
 
-def lane_bytes(lanes: Lanes) -> int:
-    """Return the size of one lane's state in bytes."""
-    return sum(array[:1].nbytes for array in lanes)
+class World(NamedTuple):
+    """All that a step reads and never writes."""
+
+    market: Market
+    rules: Rules
+    costs: Costs
+    parameters: Parameters
+
+
+def lane_bytes(*groups: NamedTuple) -> int:
+    """Return the size of one lane's arrays in bytes."""
+    return sum(array[:1].nbytes for group in groups for array in group)

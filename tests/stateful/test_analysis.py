@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from batchenv.config import CostConfig
+from batchenv.errors import RunError
 from batchenv.market import MarketData
 from stateful import BackTesting, StatefulTradingEnv
 from stateful.analysis import in_our_terms
@@ -47,15 +48,19 @@ def test_vectorbt_holds_the_same_account_for_every_fill(real, fill, mode):
     config = {"fill": fill, "action_config": {"mode": mode}, "cost_config": {"fee_rate": 0.01, "slippage_rate": 0.02}}
     agent = RandomAgent(4, low=0.0 if mode == "weights" else -1.0)
     results = backtest(ragged_market(1), agent, config, vectorbt=False)
+    if fill == "close":  # D is traded at its last close and delisted in the same step
+        assert results.vectorbt_obstacle is not None
+        agent = RandomAgent(3, low=agent.low)
+        results = backtest(ragged_market(1).select(["A", "B", "C"]), agent, config, vectorbt=False)
     assert len(results.fills) > 50
     assert_same_account(results)
 
 
 def test_a_dropped_fill_would_be_seen(real):
-    replayed = real.to_vectorbt()
     object.__setattr__(real, "fills", (fills := real.fills).iloc[:-50])
     try:
-        assert abs(real.to_vectorbt().final_value() - replayed.final_value()) > 1e-6
+        with pytest.raises(RunError, match="moves shares by fills only"):
+            real.to_vectorbt()
     finally:
         object.__setattr__(real, "fills", fills)
 
@@ -92,3 +97,52 @@ def test_costs_are_those_of_the_run(real):
     assert real.config.cost_config == CostConfig()
     free = backtest(market(0), RandomAgent(4), {}, vectorbt=False, cost_config={"fee_rate": 0.0, "slippage_rate": 0.0})
     assert free.to_vectorbt().orders.fees.sum() == 0
+
+
+CARRY = {
+    "interest": {"carry_config": {"cash_rate": 0.03}},
+    "cost of borrowed shares": {"carry_config": {"borrow_rate": 0.03}, "margin_config": {"allow_short": True}},
+    "funding": {"carry_config": {"funding_rate": 0.03}, "margin_config": {"allow_short": True}},
+    "borrow cash": {"margin_config": {"leverage": 3.0}, "action_config": {"mode": "weights", "max_weight": 3.0}},
+    "filled twice": {"execution_config": {"stop_loss": 0.01}},
+}
+
+
+@pytest.mark.parametrize("what", CARRY)
+def test_what_vectorbt_cannot_do_is_refused_and_never_guessed(what):
+    results = backtest(market(0), RandomAgent(4), CARRY[what], vectorbt=True)
+    assert results.metrics["vectorbt"] is None
+    assert what in results.vectorbt_obstacle
+    with pytest.raises(RunError, match=what):
+        results.to_vectorbt()
+
+
+@pytest.mark.parametrize(("policy", "message"), [("cash", "dividends"), ("reinvest", "moves shares by fills only")])
+def test_dividends_and_splits_are_refused(policy, message):
+    bars = MarketData.bundled(adjusted=False).between("2004-06-01", "2005-06-01").select(["AAPL", "IBM"])
+    results = backtest(bars, RandomAgent(2), {"carry_config": {"dividends": policy}})
+    assert results.metrics["vectorbt"] is None
+    assert message in results.vectorbt_obstacle
+
+
+def test_vectorbt_holds_the_same_account_with_shorts_and_turned_positions(real):
+    config = {
+        "margin_config": {"allow_short": True},
+        "action_config": {"mode": "weights"},
+        "cost_config": {"fee_rate": {"A": 0.01, "*": 0.002}, "slippage_rate": {"B": 0.02, "*": 0.0}},
+    }
+    results = backtest(market(1), RandomAgent(4), config, vectorbt=False)
+    shares = results.history[[f"shares[{symbol}]" for symbol in "ABCD"]].to_numpy()
+    assert (shares < 0).any() and (np.diff(np.sign(shares), axis=0) == 2).any()
+    assert_same_account(results)
+
+
+def test_vectorbt_holds_the_same_account_with_other_fees_and_impact(real):
+    config = {
+        "cost_config": {"fee_rate": 0.001, "fee_fixed": 1.0, "fee_minimum": 5.0, "fee_per_share": 0.01,
+                        "impact_coefficient": 0.1},
+        "execution_config": {"lot_size": 1.0, "delisting_haircut": 0.4},
+    }  # fmt: skip
+    results = backtest(ragged_market(1), RandomAgent(4), config, vectorbt=False)
+    assert "delisting" in set(results.fills["kind"])
+    assert_same_account(results)

@@ -1,4 +1,4 @@
-"""The evaluation environment: rules 1, 2, 5 and 6 of docs/accounting.md, its records, and both contracts."""
+"""The evaluation environment: rules 1, 2, 6 and 7 of docs/accounting.md, its records, and both contracts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from batchenv.errors import ActionError, BatchenvError, ConfigError, Environment
 from batchenv.market import MarketData
 from stateful import StatefulTradingEnv, TradingEnv
 from tests.markets import frame, market, ragged_market
-from tests.stateful.invariants import AuditedPortfolio
+from tests.stateful.invariants import AuditedPortfolio, audit
+from tests.stateful.worlds import hand_made, settings, started
 
 MODES: dict[str, dict[str, Any]] = {
     "trade": {"mode": "trade"},
@@ -29,34 +30,6 @@ MODES: dict[str, dict[str, Any]] = {
     "joint": {"mode": "discrete", "joint": True},
 }
 FEATURES = ["momentum_20", "rsi_14"]
-FREE = {"fee_rate": 0.0, "slippage_rate": 0.0}
-
-
-def hand_made(closes: list[list[float]], opens: list[list[float]] | None = None) -> MarketData:
-    """Market of symbols A, B, ... with given prices, ``[bars][symbols]``; NaN is no bar."""
-    close = np.array(closes)
-    return MarketData(
-        symbols=tuple("ABCDE"[: close.shape[1]]),
-        timestamps=pd.bdate_range("2020-01-01", periods=len(close)).to_numpy().astype("datetime64[ns]"),
-        close=close,
-        open=None if opens is None else np.array(opens),
-    )
-
-
-def settings(**changes: Any) -> dict[str, Any]:
-    """Configuration without costs, recorded, cash 1000; ``changes`` replace its sections."""
-    return {
-        "portfolio_config": {"initial_cash": 1000.0, "maintain_history": True},
-        "cost_config": FREE,
-        "reward_config": {"type": "simple_return"},
-        **changes,
-    }
-
-
-def started(data: MarketData, **changes: Any) -> StatefulTradingEnv:
-    env = StatefulTradingEnv(data, settings(**changes))
-    env.reset()
-    return env
 
 
 def play(env: StatefulTradingEnv, act: Callable[[], Any]) -> list[tuple[Any, ...]]:
@@ -123,11 +96,11 @@ def test_1_4_the_first_order_of_a_late_listing(fill: str, first: int) -> None:
 GAP = [[10.0, 20.0], [10.0, 22.0], [10.0, math.nan], [10.0, math.nan], [10.0, 30.0], [10.0, 31.0]]
 
 
-def test_1_4_a_gap_drops_orders_and_keeps_the_mark() -> None:
+def test_1_4_and_6_2_a_gap_drops_orders_and_keeps_the_mark() -> None:
     env = started(hand_made(GAP, GAP))
     env.step_orders([0.0, 1.0])  # filled at bar 1, open 22
     env.step_orders([1.0, -1.0])  # B has no bar 2: dropped; A is not affected
-    assert (env.holdings.tolist(), env.equity) == ([1.0, 1.0], 1000.0)  # 4.2: B is marked at 22
+    assert (env.holdings.tolist(), env.equity) == ([1.0, 1.0], 1000.0)  # 6.2: B is marked at 22
     env.step_orders([0.0, -1.0])  # nor bar 3
     assert env.holdings.tolist() == [1.0, 1.0]
     env.step_orders([0.0, -1.0])  # decided at bar 3 at the mark 22, filled at bar 4
@@ -145,7 +118,7 @@ def test_1_4_a_close_fill_needs_a_bar_now() -> None:
     assert env.holdings.tolist() == [0.0, 0.0]
 
 
-def test_a_part_knows_the_marks_of_its_history() -> None:
+def test_1_2_a_part_knows_the_marks_of_its_history() -> None:
     whole = MarketData.from_frame(
         pd.DataFrame(
             {"A": [10.0] * 6, "B": [20.0, 21.0, np.nan, np.nan, 24.0, 25.0]},
@@ -165,6 +138,22 @@ def test_2_1_sizes_never_see_the_next_bar() -> None:
     env = started(hand_made([[10.0], [20.0], [20.0]], [[10.0], [20.0], [20.0]]), action_config={"mode": "weights"})
     env.step([0.5])
     assert env.fills["requested"].tolist() == [50.0]  # 0.5 * 1000 / close[0], though it fills at 20
+
+
+def test_2_3_orders_of_no_size_are_dropped() -> None:
+    env = started(hand_made([[10.0], [10.0], [10.0]]), fill="close")
+    env.step_orders([0.9e-10])  # 0.9e-9 of money, and equity is 1000
+    assert len(env.fills) == 0
+    env.step_orders([1.1e-10])
+    assert len(env.fills) == 1
+
+
+@pytest.mark.parametrize("size", [1e308, -1e308])
+def test_orders_without_measure_do_no_harm(size: float) -> None:
+    env = started(hand_made([[10.0, 5.0], [10.0, 5.0], [10.0, 5.0]]), fill="close", margin_config={"allow_short": True})
+    for _ in range(2):
+        env.step_orders([size, 10.0])
+    assert math.isfinite(env.equity)
 
 
 def test_2_2_each_mode_orders_what_the_rule_says() -> None:
@@ -231,14 +220,13 @@ def test_bad_orders_change_nothing() -> None:
     assert (env.bar, env.cash, len(env.history)) == (0, 1000.0, 1)
 
 
-# --- 3 and 4: the invariants, in the environment ------------------------------------------------------------
+# --- 3 and 6.1: the invariants, in the environment ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("fill", ["next_open", "next_close", "close"])
 @pytest.mark.parametrize("mode", MODES)
 def test_invariants_hold_in_every_mode(mode: str, fill: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stateful.env.Portfolio", AuditedPortfolio)
-    monkeypatch.setattr(AuditedPortfolio, "n_checks", 0)
+    audit(monkeypatch)
     data = ragged_market()
     config = settings(action_config=MODES[mode], fill=fill, cost_config={"fee_rate": 0.002, "slippage_rate": 0.0})
     env = StatefulTradingEnv(data, config, FEATURES)
@@ -247,7 +235,7 @@ def test_invariants_hold_in_every_mode(mode: str, fill: str, monkeypatch: pytest
     assert AuditedPortfolio.n_checks >= len(results) > 80
     assert all(observation in env.observation_space for observation, *_ in results)
     assert all(math.isfinite(reward) for _, reward, *_ in results)
-    fills = env.fills
+    fills = env.fills[env.fills["kind"] == "order"]
     assert len(fills) > 50
     column = fills["symbol"].map(data.symbols.index)
     assert data.low is not None and data.high is not None
@@ -257,10 +245,10 @@ def test_invariants_hold_in_every_mode(mode: str, fill: str, monkeypatch: pytest
     assert (fills["fill_bar"] - fills["decision_bar"] == (0 if fill == "close" else 1)).all()
 
 
-# --- 5 Observe ----------------------------------------------------------------------------------------------
+# --- 6.4 The observation ------------------------------------------------------------------------------------
 
 
-def test_5_1_every_part_of_an_observation() -> None:
+def test_6_4_every_part_of_an_observation() -> None:
     data = hand_made([[10.0, 50.0], [11.0, 50.0], [12.0, 40.0], [15.0, 40.0]])
     config = settings(fill="close", observation_config={"unrealized_pnl": True, "time_left": True})
     env = StatefulTradingEnv(data, {**config, "feature_scaling": "none"}, ["momentum_1"])
@@ -285,7 +273,7 @@ def test_5_1_every_part_of_an_observation() -> None:
     np.testing.assert_allclose(observation[2:], expected, rtol=1e-6)
 
 
-def test_5_1_unrealised_profit_is_limited() -> None:
+def test_6_4_unrealised_profit_is_limited() -> None:
     env = started(hand_made([[1.0], [100.0], [1.0]]), fill="close", observation_config={"unrealized_pnl": True})
     observation, *_ = env.step_orders([1.0])
     assert observation[-1] == 10.0
@@ -299,10 +287,10 @@ def test_observations_are_new_arrays() -> None:
     np.testing.assert_array_equal(first, kept)
 
 
-# --- 6 End --------------------------------------------------------------------------------------------------
+# --- 7 End --------------------------------------------------------------------------------------------------
 
 
-def test_6_1_bankruptcy_terminates() -> None:
+def test_7_1_bankruptcy_terminates() -> None:
     data = hand_made([[10.0], [10.0], [4.9], [10.0], [10.0]])
     env = started(data, fill="close", portfolio_config={"initial_cash": 1000.0, "bankruptcy_fraction": 0.5})
     assert env.step_orders([100.0])[2:4] == (False, False)
@@ -312,13 +300,13 @@ def test_6_1_bankruptcy_terminates() -> None:
     assert info["episode"]["l"] == 2
 
 
-def test_6_1_bankruptcy_includes_equality() -> None:
+def test_7_1_bankruptcy_includes_equality() -> None:
     data = hand_made([[10.0], [5.0], [5.0]])
     env = started(data, fill="close", portfolio_config={"initial_cash": 1000.0, "bankruptcy_fraction": 0.5})
     assert env.step_orders([100.0])[2] is True
 
 
-def test_6_2_the_end_of_the_data_truncates() -> None:
+def test_7_2_the_end_of_the_data_truncates() -> None:
     env = started(hand_made(CLOSES, OPENS))
     flags = [env.step_orders([0.0])[2:4] for _ in range(3)]
     assert flags == [(False, False), (False, False), (False, True)]
@@ -328,14 +316,14 @@ def test_6_2_the_end_of_the_data_truncates() -> None:
         env.step([0.0])
 
 
-def test_6_both_ends_at_once() -> None:
+def test_7_both_ends_at_once() -> None:
     data = hand_made([[10.0], [10.0], [1.0]])
     env = started(data, fill="close", portfolio_config={"initial_cash": 1000.0, "bankruptcy_fraction": 0.5})
     env.step_orders([100.0])
     assert env.step_orders([0.0])[2:4] == (True, True)
 
 
-def test_6_3_an_episode_has_its_length() -> None:
+def test_7_3_an_episode_has_its_length() -> None:
     env = StatefulTradingEnv(market(), settings(episode_config={"length": 7, "random_start": True}), seed=3)
     for _ in range(3):
         results = play(env, pinned_actions(env))
@@ -344,7 +332,7 @@ def test_6_3_an_episode_has_its_length() -> None:
         assert env.history["bar"].tolist() == list(range(env.start, env.end + 1))
 
 
-def test_6_4_an_episode_can_be_played_again() -> None:
+def test_7_4_an_episode_can_be_played_again() -> None:
     config = settings(episode_config={"length": 20, "random_start": True})
     env = StatefulTradingEnv(market(), config, seed=3)
     starts = []
@@ -373,6 +361,7 @@ def test_history_is_one_row_per_bar() -> None:
     assert history.index.name == "timestamp"
     assert list(history.columns) == (
         ["bar", "equity", "cash", "reward", "turnover", "fees", "slippage", "costs"]
+        + ["interest", "borrow", "funding", "dividends", "delisting", "margin_call"]
         + [f"{part}[{symbol}]" for part in ("shares", "weight", "action") for symbol in env.market.symbols]
     )
     assert not history.isna().any().any()
@@ -408,11 +397,11 @@ def test_fills_and_trades_explain_the_equity() -> None:
 
     assert list(fills.columns) == [
         "decision_bar", "fill_bar", "timestamp", "symbol", "requested", "shares", "fill_price", "price",
-        "notional", "fee", "slippage",
+        "notional", "fee", "slippage", "kind",
     ]  # fmt: skip
     assert list(trades.columns) == [
-        "symbol", "entry_time", "exit_time", "entry_bar", "exit_bar", "shares", "entry_price", "exit_price",
-        "entry_fee", "exit_fee", "pnl", "return", "bars_held", "status",
+        "symbol", "side", "entry_time", "exit_time", "entry_bar", "exit_bar", "shares", "entry_price", "exit_price",
+        "entry_fee", "exit_fee", "pnl", "return", "bars_held", "status", "reason",
     ]  # fmt: skip
     assert env.cash == pytest.approx(1000 - (fills["shares"] * fills["price"] + fills["fee"]).sum())
     held = fills.groupby("symbol")["shares"].sum().reindex(env.market.symbols, fill_value=0.0)
@@ -445,12 +434,12 @@ def test_trade_table_of_a_round_trip() -> None:
     assert rows[0] == pytest.approx({
         "symbol": "A", "entry_bar": 1, "exit_bar": 2, "shares": 4.0, "entry_price": 10.5, "exit_price": 12.5,
         "entry_fee": 0.42, "exit_fee": 0.5, "pnl": 8 - 0.92, "return": (8 - 0.92) / 42, "bars_held": 1,
-        "status": "closed",
+        "status": "closed", "side": "long", "reason": "order",
     })  # fmt: skip
     assert rows[1] == pytest.approx({
         "symbol": "A", "entry_bar": 1, "exit_bar": 2, "shares": 6.0, "entry_price": 10.5, "exit_price": 11.0,
         "entry_fee": 0.63, "exit_fee": 0.0, "pnl": 3 - 0.63, "return": (3 - 0.63) / 63, "bars_held": 1,
-        "status": "open",
+        "status": "open", "side": "long", "reason": "open",
     })  # fmt: skip
 
 
@@ -479,9 +468,9 @@ def test_statistics_agree_with_the_history() -> None:
     assert totals["steps"] == len(results) == len(history) - 1
     assert totals["total_return"] == pytest.approx(history["equity"].iloc[-1] / 1000 - 1)
     assert totals["max_drawdown"] == pytest.approx((1 - history["equity"] / history["equity"].cummax()).max())
-    for key in ("reward", "turnover", "fees", "slippage", "costs"):
+    for key in ("reward", "turnover", "fees", "slippage", "costs", "interest", "borrow", "funding", "dividends"):
         assert totals[key] == pytest.approx(history[key].sum()), key
-    assert totals["n_fills"] == len(env.fills)
+    assert totals["n_fills"] == len(env.fills) > 0
     assert results[-1][4]["episode"]["r"] == pytest.approx(totals["reward"])
     profit = totals["realized_pnl"] + totals["unrealized_pnl"] - env.trades.query("status == 'open'")["entry_fee"].sum()
     assert profit == pytest.approx(env.equity - 1000)
@@ -491,15 +480,15 @@ def test_step_returns_plain_python_numbers() -> None:
     env = StatefulTradingEnv(market(), settings(reward_config={"type": "sharpe_ratio"}), FEATURES)
     for _, reward, terminated, truncated, info in play(env, pinned_actions(env)):
         assert (type(reward), type(terminated), type(truncated)) == (float, bool, bool)
-        numbers = ("equity", "cash", "turnover", "costs", "fees")
-        assert [type(info[key]) for key in ("bar", *numbers)] == [int] + [float] * 5
+        numbers = ("equity", "cash", "turnover", "costs", "fees", "carry")
+        assert [type(info[key]) for key in ("bar", "margin_call", *numbers)] == [int, bool] + [float] * 6
         assert ("episode" in info) == (terminated or truncated)
         assert info["timestamp"] == env.market.timestamps[info["bar"]]
     assert set(info["episode"]) == {"r", "l", "t"}
     assert info["episode"]["t"] > 0
 
 
-def test_a_new_episode_starts_afresh() -> None:
+def test_7_5_a_new_episode_starts_afresh() -> None:
     env = StatefulTradingEnv(market(), settings(reward_config={"type": "sharpe_ratio"}), FEATURES)
     first = play(env, pinned_actions(env))
     history = env.history
@@ -513,7 +502,7 @@ def test_a_new_episode_starts_afresh() -> None:
     assert (len(env.history), len(env.fills), len(env.trades)) == (1, 0, 0)
 
 
-def test_the_reward_is_that_of_the_configuration() -> None:
+def test_7_6_the_reward_is_that_of_the_configuration() -> None:
     config = settings(
         reward_config={
             "type": "fast_profit_reward",

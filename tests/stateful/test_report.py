@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -248,3 +249,35 @@ def test_vectorbt_stands_beside_our_figures(tmp_path):
     assert "VectorBT, of the agent" in text
     assert "All of VectorBT&#x27;s statistics" in text or "All of VectorBT's statistics" in text
     assert "Omega Ratio" in text
+
+
+def test_an_account_with_shorts_carry_and_stops(tmp_path):
+    config = {
+        "margin_config": {"allow_short": True, "leverage": 2.0, "maintenance_margin": 0.2},
+        "carry_config": {"cash_rate": 0.03, "margin_rate": 0.05, "borrow_rate": {"A": 0.2, "*": 0.01}},
+        "cost_config": {"fee_rate": {"A": 0.01, "*": 0.001}, "fee_minimum": 1.0, "impact_coefficient": 0.05},
+        "execution_config": {"stop_loss": 0.05, "take_profit": 0.05},
+        "action_config": {"mode": "weights", "max_weight": 2.0},
+    }
+    results = backtest(ragged_market(1), RandomAgent(4), config, vectorbt=True)
+    assert {"stop_loss", "take_profit", "delisting"} <= set(results.trades["reason"])
+    assert results.metrics["interest"] != 0 > results.metrics["borrow"]
+    page = results.write(tmp_path / "report").read_text()
+    assert "VectorBT&#x27;s statistics: n/a. VectorBT knows no interest on cash" in page
+    assert "Holding brought" in page
+    assert "0.100% to 1.000% of each order in fees" in page
+    assert "stop loss" in page and ">short<" in page
+    charts = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert charts["interest"] == results.metrics["interest"]
+
+
+def test_an_account_that_ends_below_nothing(tmp_path):
+    bars = market(0, 40)
+    crash = bars.close.copy()
+    crash[20:] *= 0.2
+    bars = dataclasses.replace(bars, close=crash, open=crash, high=crash, low=crash)
+    config = {"margin_config": {"leverage": 4.0}, "action_config": {"mode": "weights", "max_weight": 4.0}}
+    results = backtest(bars, ConstantAgent([1.0, 1.0, 1.0, 1.0]), config)
+    assert results.metrics["final_equity"] < 0
+    assert results.metrics["cagr"] is None
+    results.write(tmp_path / "report")

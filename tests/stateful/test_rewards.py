@@ -44,30 +44,30 @@ def random_returns(n: int = 300, seed: int = 0) -> Floats:
     return np.random.default_rng(seed).standard_t(3, n) * 0.01
 
 
-# --- 7.1 and 7.2 --------------------------------------------------------------------------------------------
+# --- 7.6 and 7.7 --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("kind", "value"),
     [("fast_profit_reward", math.tanh(2.0)), ("simple_return", 0.02), ("log_return", math.log(1.02))],
 )
-def test_7_1_rewards_of_one_step(kind: str, value: float) -> None:
+def test_7_6_rewards_of_one_step(kind: str, value: float) -> None:
     assert reward(kind)(step(100.0, 102.0)) == pytest.approx(value, rel=1e-12)
     assert reward(kind, scaling=1e4)(step(100.0, 102.0)) == pytest.approx(1e4 * value, rel=1e-12)
 
 
-def test_7_1_penalties_are_subtracted_before_the_scaling() -> None:
+def test_7_6_penalties_are_subtracted_before_the_scaling() -> None:
     made = reward("simple_return", scaling=10.0, turnover_penalty=0.5, drawdown_penalty=2.0)
     value = made(step(100.0, 90.0, peak=120.0, turnover=0.3))
     assert value == pytest.approx(10 * (-0.1 - 0.5 * 0.3 - 2.0 * 0.25))
 
 
 @pytest.mark.parametrize("left", [0.0, -5.0])
-def test_7_1_the_logarithm_of_nothing(left: float) -> None:
+def test_7_6_the_logarithm_of_nothing(left: float) -> None:
     assert reward("log_return")(step(100.0, left)) == math.log(1e-8)
 
 
-def test_7_2_differential_sharpe_by_hand() -> None:
+def test_7_7_differential_sharpe_by_hand() -> None:
     made = reward("differential_sharpe", eta=0.5)
     assert made(step(100.0, 110.0)) == 0.0  # V = 0 at the start
     # A = 0.05, B = 0.005, V = 0.0025; r = -0.1
@@ -75,7 +75,7 @@ def test_7_2_differential_sharpe_by_hand() -> None:
     assert made(step(100.0, 90.0)) == pytest.approx(expected)
 
 
-def test_7_2_differential_sharpe_is_the_change_of_the_exponential_sharpe_ratio() -> None:
+def test_7_7_differential_sharpe_is_the_change_of_the_exponential_sharpe_ratio() -> None:
     # D is the derivative of A / sqrt(B - A^2) by eta; so eta * D is its change, to first order.
     eta, returns = 1e-6, random_returns(50)
     first, second = 0.001, 0.0004

@@ -1,0 +1,198 @@
+"""From a configuration and a market to the arrays and numbers that the kernel reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batchenv.base import TradingTask
+from batchenv.config import EnvConfig, RewardConfig
+from batchenv.errors import ConfigError, did_you_mean
+from batchenv.kernel import state
+from batchenv.parameters import LaneParameters, LaneValues, per_symbol
+from batchenv.rewards import (
+    EVALUATION_REWARDS,
+    TRAINING_REWARDS,
+    RewardFunction,
+    registered_reward,
+    registered_rewards,
+)
+
+_MODES = {"trade": state.TRADE, "discrete": state.TRADE, "weights": state.WEIGHTS, "shares": state.SHARES}
+_FILLS = {"close": state.CLOSE, "next_open": state.NEXT_OPEN, "next_close": state.NEXT_CLOSE}
+_REWARDS = {
+    "fast_profit_reward": state.FAST_PROFIT,
+    "simple_return": state.SIMPLE_RETURN,
+    "log_return": state.LOG_RETURN,
+    "differential_sharpe": state.DIFFERENTIAL_SHARPE,
+}
+_PENALTIES = ("turnover_penalty", "drawdown_penalty")
+_DEFAULT_ETA = 0.01
+_YEAR = np.timedelta64(365, "D")
+_BY_SYMBOL = ("fee_rate", "slippage_rate", "borrow_rate")
+
+
+def make_market(task: TradingTask, rules: state.Rules) -> state.Market:
+    """Rules 1.2 to 1.5 as matrices without NaN; what no rule looks at is left empty."""
+    market, n_bars, n_symbols = task.market, task.market.n_bars, task.market.n_symbols
+    nothing = np.zeros((0, n_symbols))
+    fill = np.zeros((n_bars, n_symbols))
+    if rules.fill_time == state.CLOSE:
+        fill[:] = market.close
+    else:
+        fill[:-1] = _given(market.open if rules.fill_time == state.NEXT_OPEN else market.close)[1:]
+    fill[np.isnan(fill) | np.isnan(market.mark)] = 0.0
+    column = task.config.carry_config.funding_column
+    acts = market.splits is not None or market.dividends is not None
+    ones, zeros = np.ones((n_bars, n_symbols)), np.zeros((n_bars, n_symbols))
+    return state.Market(
+        mark=np.ascontiguousarray(np.where(np.isnan(market.mark), 1.0, market.mark)),
+        fill=fill,
+        features=task.features.values,
+        open=np.nan_to_num(_given(market.open)) if rules.stops else nothing,
+        high=np.nan_to_num(_given(market.high)) if rules.stops else nothing,
+        low=np.nan_to_num(_given(market.low)) if rules.stops else nothing,
+        volume=np.nan_to_num(_given(market.volume)) if rules.impact > 0 or rules.participation > 0 else nothing,
+        split=(ones if market.splits is None else np.array(market.splits)) if acts else nothing,
+        dividend=(zeros if market.dividends is None else np.array(market.dividends)) if acts else nothing,
+        funding=nothing if column is None else np.nan_to_num(market.columns[column]),
+        years=np.append(np.diff(market.timestamps) / _YEAR, 0.0),
+        last_bar=_last_bars(market.has_bar),
+    )
+
+
+def _given(prices: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+    assert prices is not None  # TradingTask.build refuses rules that need what the market has not
+    return prices
+
+
+def _last_bars(has_bar: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Rule 4.4: the bar after which each symbol is delisted, int64 ``[S]``; T where it is not."""
+    n_bars = len(has_bar)
+    last = n_bars - 1 - has_bar[::-1].argmax(axis=0)
+    return np.where(has_bar.any(axis=0) & (last < n_bars - 1), last, n_bars).astype(np.int64)
+
+
+def make_costs(config: EnvConfig, symbols: tuple[str, ...]) -> state.Costs:
+    """Settings by symbol as arrays."""
+    costs = config.cost_config
+    return state.Costs(
+        fixed=per_symbol(costs.fee_fixed, symbols, "cost_config.fee_fixed"),
+        per_share=per_symbol(costs.fee_per_share, symbols, "cost_config.fee_per_share"),
+        minimum=per_symbol(costs.fee_minimum, symbols, "cost_config.fee_minimum"),
+        lot=per_symbol(config.execution_config.lot_size, symbols, "execution_config.lot_size"),
+        funding_rate=per_symbol(config.carry_config.funding_rate, symbols, "carry_config.funding_rate"),
+    )
+
+
+def make_parameters(config: EnvConfig, given: LaneParameters, values: LaneValues) -> state.Parameters:
+    """Settings by lane, as wide as they differ by symbol."""
+    configured = {
+        "fee_rate": config.cost_config.fee_rate,
+        "slippage_rate": config.cost_config.slippage_rate,
+        "borrow_rate": config.carry_config.borrow_rate,
+    }
+    arrays = {}
+    for name in _BY_SYMBOL:
+        by_lane = given.given.get(name)
+        differs = by_lane.ndim == 2 if by_lane is not None else isinstance(configured[name], dict)
+        arrays[name] = np.array(getattr(values, name) if differs else getattr(values, name)[:, :1])
+    tradable = values.tradable if "tradable" in given.given else values.tradable[:, :0]
+    return state.Parameters(
+        **arrays,
+        tradable=np.array(tradable),
+        leverage=values.leverage.copy(),
+        initial_cash=values.initial_cash.copy(),
+    )
+
+
+def is_plain(world: state.World) -> bool:
+    """Whether ``kernel/plain.py`` gives the same numbers as ``kernel/full.py``."""
+    market, rules, costs, parameters = world
+    off = (rules.impact, rules.participation, rules.min_notional, rules.stops)
+    no_carry = rules.cash_rate == 0.0 and not costs.funding_rate.any() and market.funding.shape[0] == 0
+    one_rate = parameters.fee_rate.shape[1] == parameters.slippage_rate.shape[1] == 1
+    return bool(
+        rules.cash_account
+        and rules.net_limit == 0.0
+        and not any(off)
+        and no_carry
+        and one_rate
+        and not any(array.any() for array in (costs.fixed, costs.per_share, costs.minimum, costs.lot))
+        and parameters.tradable.shape[1] == 0
+        and market.split.shape[0] == 0
+        and (market.last_bar == len(market.mark)).all()
+    )
+
+
+def make_rules(config: EnvConfig) -> tuple[state.Rules, RewardFunction | None, dict[str, Any]]:
+    """The rules as numbers, the user's reward function if the reward is one, and its settings.
+
+    Raises:
+        ConfigError: The reward is not one that training can compute.
+    """
+    execution, margin, carry = config.execution_config, config.margin_config, config.carry_config
+    kind, custom, kwargs = _reward(config.reward_config)
+    penalties = {key: float(kwargs.pop(key, 0.0)) for key in _PENALTIES}
+    stops = execution.stop_loss is not None or execution.take_profit is not None
+    rules = state.Rules(
+        mode=_MODES[config.action_config.mode],
+        fill_time=_FILLS[config.fill],
+        stops=stops,
+        trade_limit=config.portfolio_config.trade_limit_percent,
+        max_shares=config.action_config.max_shares,
+        max_weight=config.action_config.max_weight,
+        cash_account=margin.cash_account,
+        allow_short=margin.allow_short,
+        net_limit=margin.net_limit or 0.0,
+        maintenance_margin=margin.maintenance_margin,
+        impact=config.cost_config.impact_coefficient,
+        participation=execution.participation_limit or 0.0,
+        min_notional=execution.min_notional,
+        stop_loss=execution.stop_loss or 0.0,
+        take_profit=execution.take_profit or 0.0,
+        haircut=execution.delisting_haircut,
+        cash_rate=carry.cash_rate,
+        margin_rate=carry.margin_rate,
+        reinvest=carry.dividends == "reinvest",
+        bankruptcy_fraction=config.portfolio_config.bankruptcy_fraction,
+        reward=kind,
+        reward_scaling=config.reward_config.reward_scaling,
+        **penalties,
+        eta=float(kwargs.get("eta", _DEFAULT_ETA)),
+        unrealized_pnl=config.observation_config.unrealized_pnl,
+        time_left=config.observation_config.time_left,
+        track_entry=stops or config.observation_config.unrealized_pnl,
+    )
+    return rules, custom, kwargs
+
+
+def _reward(config: RewardConfig) -> tuple[int, RewardFunction | None, dict[str, Any]]:
+    """Check a reward's type and settings; return its code, the user's function if it is one, and its settings."""
+    kwargs = dict(config.kwargs)
+    custom = registered_reward(config.type)
+    if custom is None and config.type not in _REWARDS:
+        known = TRAINING_REWARDS + registered_rewards()
+        if config.type in EVALUATION_REWARDS:
+            why = "it looks at the account's history, which only the evaluation tier keeps"
+        else:
+            why = f"unknown reward{did_you_mean(config.type, known)}"
+        raise ConfigError(
+            f"reward_config.type: {config.type!r} cannot train: {why}; expected one of {', '.join(known)}"
+        )
+    allowed = _PENALTIES + (("eta",) if config.type == "differential_sharpe" else ())
+    for key, value in kwargs.items():
+        if custom is None and key not in allowed:
+            raise ConfigError(
+                f"reward_config.kwargs.{key}: unknown setting of {config.type!r}{did_you_mean(key, allowed)}; "
+                f"expected {', '.join(allowed)}"
+            )
+        if key in allowed and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e300
+        ):
+            raise ConfigError(f"reward_config.kwargs.{key}: got {value!r}, expected a number from 0 upwards")
+    if config.type == "differential_sharpe" and not 0 < kwargs.get("eta", _DEFAULT_ETA) <= 1:
+        raise ConfigError(f"reward_config.kwargs.eta: got {kwargs['eta']!r}, expected a number above 0, at most 1")
+    return (state.CUSTOM if custom else _REWARDS[config.type]), custom, kwargs

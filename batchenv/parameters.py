@@ -1,0 +1,248 @@
+"""Parameters that can differ by symbol, by lane, or by episode: which number applies. No money here.
+
+Rules 7.3, 7.4 and 8 of ``docs/accounting.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from batchenv.config import PARAMETER_BOUNDS, EnvConfig
+from batchenv.episodes import EpisodeSchedule, draw
+from batchenv.errors import ConfigError, did_you_mean
+
+_BY_SYMBOL = ("fee_rate", "slippage_rate", "borrow_rate", "tradable")
+_WHOLE = ("episode_start", "episode_length")
+LANE_PARAMETERS = (*PARAMETER_BOUNDS, "episode_start", "tradable")
+"""Names that ``lane_parameters`` takes."""
+
+
+class LaneValues(NamedTuple):
+    """What applies to some lanes in one episode; k lanes, S symbols."""
+
+    fee_rate: npt.NDArray[np.float64]  # [k, S] fraction
+    slippage_rate: npt.NDArray[np.float64]  # [k, S] fraction
+    borrow_rate: npt.NDArray[np.float64]  # [k, S] fraction per year
+    tradable: npt.NDArray[np.bool_]  # [k, S]
+    leverage: npt.NDArray[np.float64]  # [k]
+    initial_cash: npt.NDArray[np.float64]  # [k] money
+    start: npt.NDArray[np.int64]  # [k] first bar of the episode
+    end: npt.NDArray[np.int64]  # [k] last bar of the episode
+
+
+def per_symbol(value: float | Mapping[str, float], symbols: tuple[str, ...], key: str) -> npt.NDArray[np.float64]:
+    """Return one number for each symbol.
+
+    Args:
+        value: A number for all, or a mapping by symbol, with ``"*"`` for those not named.
+        symbols: Symbol names.
+        key: Configuration key, for messages.
+
+    Returns:
+        float64 ``[symbols]``.
+
+    Raises:
+        ConfigError: The mapping names an unknown symbol, or leaves one out and has no ``"*"``.
+    """
+    if not isinstance(value, Mapping):
+        return np.full(len(symbols), float(value))
+    for name in value:
+        if name not in symbols and name != "*":
+            raise ConfigError(
+                f"{key}: unknown symbol {name!r}{did_you_mean(name, symbols)}; expected {', '.join(symbols)} or '*'"
+            )
+    missing = [symbol for symbol in symbols if symbol not in value and "*" not in value]
+    if missing:
+        raise ConfigError(f"{key}: no value for symbol {missing[0]!r}; expected one, or '*' for the rest")
+    return np.array([value[symbol] if symbol in value else value["*"] for symbol in symbols], np.float64)
+
+
+@dataclass(frozen=True)
+class LaneParameters:
+    """Parameters of every lane: given by lane, drawn by episode, or taken from the configuration.
+
+    Attributes:
+        config: The rules.
+        symbols: Symbol names.
+        schedule: Start bars and length that the configuration gives.
+        given: Arrays ``[n_lanes]`` or ``[n_lanes, symbols]`` by name.
+    """
+
+    config: EnvConfig
+    symbols: tuple[str, ...]
+    schedule: EpisodeSchedule
+    given: dict[str, npt.NDArray[Any]]
+
+    @classmethod
+    def build(
+        cls,
+        config: EnvConfig,
+        symbols: tuple[str, ...],
+        schedule: EpisodeSchedule,
+        n_lanes: int,
+        given: Mapping[str, Any] | None = None,
+    ) -> LaneParameters:
+        """Check what is given by lane.
+
+        Args:
+            config: The rules.
+            symbols: Symbol names.
+            schedule: Start bars and length that the configuration gives.
+            n_lanes: Number of lanes.
+            given: Numbers or arrays ``[n_lanes]`` by name of `LANE_PARAMETERS`; ``fee_rate``, ``slippage_rate``,
+                ``borrow_rate`` and ``tradable`` also ``[n_lanes, symbols]``.
+
+        Raises:
+            ConfigError: Unknown name, wrong length, value out of range, or a parameter that is drawn as well; names
+                parameter, lane, symbol and value.
+        """
+        drawn = {name: (low, high) for name, low, high in config.randomization.drawn()}
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for name, value in (given or {}).items():
+            if name not in LANE_PARAMETERS:
+                known = ", ".join(LANE_PARAMETERS)
+                raise ConfigError(
+                    f"lane_parameters: unknown name {name!r}{did_you_mean(name, LANE_PARAMETERS)}; expected {known}"
+                )
+            if name in drawn:
+                raise ConfigError(f"lane_parameters.{name}: is drawn by randomization too; expected one of the two")
+            arrays[name] = _lane_array(name, value, n_lanes, symbols)
+        found = cls(config, symbols, schedule, arrays)
+        found._check_episodes(n_lanes, drawn.get("episode_length"))
+        found._check_margins(drawn.get("leverage"))
+        found.at(0, np.zeros(1, np.int64), np.zeros(1, np.int64))
+        return found
+
+    def at(
+        self,
+        seed: int,
+        lanes: npt.NDArray[np.int64],
+        episodes: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> LaneValues:
+        """Return what applies to some episodes.
+
+        Args:
+            seed: The environment's seed.
+            lanes: Lane indices, int64 ``[k]``.
+            episodes: Episode number of each of those lanes, int64 ``[k]``.
+            rows: Rows of the given arrays that belong to the lanes; None takes the lane indices.
+        """
+        rows = lanes if rows is None else rows
+        names, k, s = self.symbols, len(lanes), len(self.symbols)
+        costs, carry = self.config.cost_config, self.config.carry_config
+        drawn = {}
+        for stream, name in enumerate(PARAMETER_BOUNDS, start=1):
+            given = getattr(self.config.randomization, name)
+            if given is not None:
+                u, (low, high) = draw(seed, lanes, episodes, stream), given
+                count = int(high - low + 1)
+                drawn[name] = int(low) + ((u * count) >> 32) if name in _WHOLE else low + (high - low) * (u / 2**32)
+
+        def pick(name: str, default: Any, *shape: int) -> npt.NDArray[Any]:
+            value = self.given[name][rows] if name in self.given else drawn.get(name, default)
+            value = np.asarray(value)
+            if len(shape) == 2 and value.ndim == 1 and name != "tradable" and name in (*self.given, *drawn):
+                value = value[:, None]
+            return np.array(np.broadcast_to(value, shape))
+
+        start, end = self._bars(seed, lanes, episodes, rows, drawn.get("episode_length"))
+        return LaneValues(
+            fee_rate=pick("fee_rate", per_symbol(costs.fee_rate, names, "cost_config.fee_rate"), k, s),
+            slippage_rate=pick(
+                "slippage_rate", per_symbol(costs.slippage_rate, names, "cost_config.slippage_rate"), k, s
+            ),
+            borrow_rate=pick("borrow_rate", per_symbol(carry.borrow_rate, names, "carry_config.borrow_rate"), k, s),
+            tradable=pick("tradable", True, k, s),
+            leverage=pick("leverage", self.config.margin_config.leverage, k),
+            initial_cash=pick("initial_cash", self.config.portfolio_config.initial_cash, k),
+            start=start,
+            end=end,
+        )
+
+    def _bars(
+        self,
+        seed: int,
+        lanes: npt.NDArray[np.int64],
+        episodes: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        drawn_length: npt.NDArray[np.int64] | None,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        schedule, given = self.schedule, self.given
+        steps = given["episode_length"][rows] if "episode_length" in given else drawn_length
+        if steps is None and "episode_start" not in given:
+            return schedule.bars(seed, lanes, episodes)
+        if steps is None and schedule.length is not None:
+            steps = np.full(len(lanes), schedule.length)
+        last = schedule.final_bar - (1 if steps is None else steps)
+        start = np.full(len(lanes), schedule.first, np.int64)
+        if "episode_start" in given:
+            start = given["episode_start"][rows].astype(np.int64)
+        elif schedule.random_start:
+            start += (draw(seed, lanes, episodes, 0) * (last - schedule.first + 1)) >> 32
+        end = np.full_like(start, schedule.final_bar) if steps is None else start + steps
+        return start, end
+
+    def _check_episodes(self, n_lanes: int, drawn: tuple[float, float] | None) -> None:
+        schedule, given = self.schedule, self.given
+        lengths = np.full(n_lanes, 1 if schedule.length is None else schedule.length)
+        if "episode_length" in given:
+            lengths = given["episode_length"]
+        elif drawn is not None:
+            if drawn[0] != int(drawn[0]) or drawn[1] != int(drawn[1]):
+                raise ConfigError(f"randomization.episode_length: got {list(drawn)}, expected whole numbers of bars")
+            lengths = np.full(n_lanes, int(drawn[1]))
+        starts = given.get("episode_start", np.full(n_lanes, schedule.first))
+        for lane in np.flatnonzero((starts < schedule.first) | (starts + lengths > schedule.final_bar))[:1].tolist():
+            raise ConfigError(
+                f"lane {lane}: an episode of {lengths[lane]} bars from bar {starts[lane]} does not fit; expected a "
+                f"start of at least {schedule.first} and an end of at most {schedule.final_bar}"
+            )
+
+    def _check_margins(self, drawn: tuple[float, float] | None) -> None:
+        margin = self.config.margin_config
+        highest = drawn[1] if drawn else float(np.max(self.given.get("leverage", np.ones(1))))
+        if highest > 1 and margin.cash_account:
+            raise ConfigError(
+                "leverage of lanes: above 1 in a cash account; expected margin_config.leverage above 1 or "
+                "margin_config.allow_short, which make it a margin account"
+            )
+        if margin.maintenance_margin * highest > 1:
+            raise ConfigError(
+                f"leverage of lanes: up to {highest:g}, so an initial margin of {1 / highest:g}, is below "
+                f"margin_config.maintenance_margin {margin.maintenance_margin:g}"
+            )
+
+
+def _lane_array(name: str, value: Any, n_lanes: int, symbols: tuple[str, ...]) -> npt.NDArray[Any]:
+    """Return a checked array ``[n_lanes]`` or ``[n_lanes, symbols]``."""
+    kind = {"tradable": "b"}.get(name, "iu" if name in _WHOLE else "fiu")
+    expected = {"b": "true or false", "iu": "whole numbers", "fiu": "numbers"}[kind]
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ConfigError(f"lane_parameters.{name}: rows differ in length") from None
+    if array.dtype.kind not in kind:
+        raise ConfigError(f"lane_parameters.{name}: got dtype {array.dtype}, expected {expected}")
+    shapes = [(), (n_lanes,), *([(n_lanes, len(symbols))] if name in _BY_SYMBOL else [])]
+    if array.shape not in shapes:
+        wanted = " or ".join(str(list(shape)) if shape else "a number" for shape in shapes)
+        raise ConfigError(f"lane_parameters.{name}: got shape {list(array.shape)}, expected {wanted}")
+    array = np.array(np.broadcast_to(array, (n_lanes,)) if array.ndim == 0 else array)
+    if name == "tradable":
+        return array if array.ndim == 2 else np.repeat(array[:, None], len(symbols), axis=1)
+    least, below = PARAMETER_BOUNDS.get(name, (0.0, float("inf")))
+    bad = np.argwhere(~((array >= least) & (array < below)) | ((name == "initial_cash") & (array <= 0)))
+    if len(bad):
+        where = tuple(bad[0])
+        symbol = f", symbol {symbols[where[1]]!r}" if len(where) > 1 else ""
+        raise ConfigError(
+            f"lane_parameters.{name}[lane {where[0]}{symbol}]: got {array[where]}, expected a number from {least:g} "
+            f"to below {below:g}"
+        )
+    return array if kind == "iu" else array.astype(np.float64)

@@ -1,0 +1,255 @@
+"""From orders to the quantities that fill, and what they cost: rules 3.1 to 3.6 of ``docs/accounting.md``.
+
+Every function is one rule, and all of them work on all symbols at once: arrays are float64 ``[symbols]`` and 0
+where a symbol has no order. Nothing is changed here; `stateful.portfolio` settles what comes out (3.7).
+
+====  =======================  ===================
+rule  what                     where
+====  =======================  ===================
+3.1   permitted size           `permitted_orders`
+3.2   two parts                `split_orders`
+3.3   price paid and fee       `slippages`, `prices_paid`, `fees`
+3.4   common factor            `common_factor`, `net_factor`
+3.5   lots                     `in_lots`
+3.6   smallest order           `large_enough`
+====  =======================  ===================
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stateful.terms import Terms
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+TOLERANCE = 1e-9
+"""Rounding that rules 3.4 to 3.6 forgive, as a fraction."""
+RESIDUE = 1e-12
+"""What is left over by rounding alone, as a fraction of equity (rule 3.4)."""
+
+
+class Quotes(NamedTuple):
+    """What the fill bar offers. No NaN in here: 0 where a symbol has no bar.
+
+    Attributes:
+        prices: Fill prices p (rule 1.3), money per share, float64 ``[symbols]``.
+        marks: mark[t], money per share, float64 ``[symbols]``.
+        tradable: Rule 1.4, bool ``[symbols]``.
+        volumes: V of the fill bar in shares, float64 ``[symbols]``; None where the data have none.
+    """
+
+    prices: Floats
+    marks: Floats
+    tradable: Bools
+    volumes: Floats | None = None
+
+
+class Account(NamedTuple):
+    """What an account brings to its fills.
+
+    Attributes:
+        cash: Money; may be negative in a margin account.
+        shares: Shares held, negative when short, float64 ``[symbols]``.
+        equity: equity[t], in money.
+    """
+
+    cash: float
+    shares: Floats
+    equity: float
+
+
+class Parts(NamedTuple):
+    """The two parts of every order (rule 3.2), unsigned.
+
+    Attributes:
+        sign: +1 buys, -1 sells, 0 has no order, float64 ``[symbols]``.
+        reduce: r, shares that close an opposite position, final, float64 ``[symbols]``.
+        increase: i, shares that add exposure, before factor and lots, float64 ``[symbols]``.
+    """
+
+    sign: Floats
+    reduce: Floats
+    increase: Floats
+
+
+def fill_quantities(orders: Floats, account: Account, quotes: Quotes, terms: Terms) -> Floats:
+    """Return the signed shares that fill (rules 3.1 to 3.6), float64 ``[symbols]``.
+
+    Args:
+        orders: Signed shares ordered, float64 ``[symbols]``, finite.
+        account: Cash and shares before the fills.
+        quotes: Prices and volumes of the fill bar.
+        terms: The account's terms.
+    """
+    orders = permitted_orders(orders, account.shares, quotes, terms)
+    parts = split_orders(orders, account.shares, quotes.prices, terms)
+    increase = parts.increase
+    if increase.any():
+        increase = increase * common_factor(parts, account, quotes, terms)
+        if terms.has_lots:
+            increase = in_lots(increase, terms)
+        if terms.min_notional > 0:
+            increase = np.where(large_enough(increase, quotes.prices, terms), increase, 0.0)
+    return parts.sign * (parts.reduce + increase)
+
+
+def permitted_orders(orders: Floats, shares: Floats, quotes: Quotes, terms: Terms) -> Floats:
+    """Limit orders to what may be traded at all (rules 2.3 and 3.1), whatever they are where it may not."""
+    orders = np.where(quotes.tradable, orders, 0.0)
+    if not terms.allow_short:
+        orders = np.maximum(orders, -shares)
+    if terms.needs_volume:
+        volumes = _known(quotes.volumes)
+        orders = np.where(volumes > 0, orders, 0.0)
+        if terms.participation_limit is not None:
+            most = terms.participation_limit * volumes
+            orders = np.clip(orders, -most, most)
+    return orders
+
+
+def split_orders(orders: Floats, shares: Floats, prices: Floats, terms: Terms) -> Parts:
+    """Split orders into what reduces a position and what increases exposure (rule 3.2).
+
+    The reducing part comes out final: in lots (3.5) and dropped where it is too small (3.6), unless it closes the
+    whole position.
+    """
+    sign, size, held = np.sign(orders), np.abs(orders), np.abs(shares)
+    against = orders * np.sign(shares) < 0
+    size = np.where(against & (np.abs(size - held) <= TOLERANCE * held), held, size)
+    reduce = np.where(against, np.minimum(size, held), 0.0)
+    increase = size - reduce
+    if terms.has_lots or terms.min_notional > 0:
+        closes = reduce == held
+        if terms.has_lots:  # never more than is held, whatever rounding does
+            reduce = np.where(closes, reduce, np.minimum(in_lots(reduce, terms), held))
+        if terms.min_notional > 0:
+            reduce = np.where(closes | large_enough(reduce, prices, terms), reduce, 0.0)
+    return Parts(sign, reduce, increase)
+
+
+def slippages(quantity: Floats, volumes: Floats | None, terms: Terms) -> Floats:
+    """Return s, how much worse than p each fill executes, as a fraction (rule 3.3).
+
+    Args:
+        quantity: q, unsigned shares, float64 ``[symbols]``.
+        volumes: V, float64 ``[symbols]``; without volume there is no impact.
+        terms: The account's terms.
+    """
+    if terms.impact == 0:
+        return terms.slippage_rate  # below 1, as the configuration checks
+    volumes = _known(volumes)
+    part = np.divide(quantity, volumes, out=np.zeros_like(quantity), where=volumes > 0)
+    return np.minimum(terms.slippage_rate + terms.impact * np.sqrt(part), 1.0)
+
+
+def prices_paid(sign: Floats, prices: Floats, slippage: Floats) -> Floats:
+    """Return x: a buy pays more than p, a sell gets less (rule 3.3), money per share."""
+    return prices * (1.0 + sign * slippage)
+
+
+def fees(quantity: Floats, notional: Floats, sign: Floats, shares: Floats, terms: Terms) -> Floats:
+    """Return the fee of each fill (rule 3.3), in money.
+
+    Args:
+        quantity: q, unsigned shares, float64 ``[symbols]``.
+        notional: n = q x, money, float64 ``[symbols]``.
+        sign: +1 buys, -1 sells, float64 ``[symbols]``.
+        shares: Shares held before, float64 ``[symbols]``.
+        terms: The account's terms.
+    """
+    fee = terms.fee_rate * notional
+    if terms.proportional_fees:
+        return fee  # a rate is below 1: nothing to limit
+    fee = np.maximum(terms.fee_minimum, terms.fee_fixed + fee + terms.fee_per_share * quantity)
+    fee = np.where((sign < 0) & (shares > 0), np.minimum(fee, notional), fee)
+    return np.where(quantity > 0, fee, 0.0)
+
+
+def common_factor(parts: Parts, account: Account, quotes: Quotes, terms: Terms) -> float:
+    """Return f, which every increasing part is multiplied by (rule 3.4), in [0, 1]."""
+    sign, reduce, increase = parts
+    prices, leverage = quotes.prices, terms.leverage
+    size = reduce + increase
+    slippage = slippages(size, quotes.volumes, terms)  # s̄
+    paid = prices_paid(sign, prices, slippage)  # x̄
+
+    # The account after the reducing parts, without any fee.
+    closed = sign * reduce
+    cash = account.cash - float(closed @ paid)
+    long = short = 0.0  # where nothing is borrowed, room is cash, whatever is held
+    if not terms.cash_account or terms.net_limit is not None:
+        long, short = exposures(account.shares + closed, quotes)
+    room = leverage * cash + (leverage - 1.0) * long - (leverage + 1.0) * short  # R
+
+    value = float(increase @ prices)  # I
+    slipped = float((increase * prices) @ slippage)  # S
+    all_fees = float(fees(size, size * paid, sign, account.shares, terms).sum())  # F
+    fits = value + leverage * (slipped + all_fees) <= room * (1.0 + TOLERANCE)
+    if fits and terms.net_limit is None:
+        return 1.0
+
+    # Fees at their upper bound: A whatever f is, U in proportion to f.
+    per_fill = np.where(size > 0, np.maximum(terms.fee_minimum, terms.fee_fixed), 0.0)
+    bound = float((per_fill + terms.fee_rate * (reduce * paid) + terms.fee_per_share * reduce).sum())  # A
+    growing = float((terms.fee_rate * (increase * paid) + terms.fee_per_share * increase).sum())  # U
+    factor = 1.0
+    residue = RESIDUE * account.equity
+    if not fits:
+        left = room - leverage * bound
+        factor = left / (value + leverage * (slipped + growing)) if left > residue else 0.0
+    if terms.net_limit is not None:
+        direction, costs, net = float((sign * increase) @ prices), slipped + growing, long - short
+        factor = min(factor, net_factor(terms.net_limit, direction, costs, net, cash + net - bound, residue))
+    if math.isnan(factor):
+        return 0.0  # the orders are without measure: their sums overflow
+    return min(max(factor, 0.0), 1.0)
+
+
+def net_factor(limit: float, direction: float, costs: float, net: float, equity: float, residue: float) -> float:
+    """Return the factor that keeps the net exposure within its limit on both sides (rule 3.4).
+
+    Args:
+        limit: N, as a multiple of equity.
+        direction: D, value of the increasing parts, buys positive, in money.
+        costs: K, their slippage and fees.
+        net: M, net exposure after the reducing parts, in money.
+        equity: E₀, equity after the reducing parts and the fees that are due whatever the factor is.
+        residue: What is left over by rounding alone, in money.
+    """
+    factor = 1.0
+    for side in (1.0, -1.0):
+        pace, left = side * direction + limit * costs, limit * equity - side * net
+        if pace > 0:
+            factor = min(factor, left / pace) if left > residue else 0.0
+    return factor
+
+
+def in_lots(quantity: Floats, terms: Terms) -> Floats:
+    """Round unsigned shares down to whole lots where a symbol has a lot size (rule 3.5)."""
+    lot = terms.lot_size
+    counted = np.divide(quantity, lot, out=np.zeros_like(quantity), where=lot > 0)
+    return np.where(lot > 0, lot * np.floor(counted * (1.0 + TOLERANCE)), quantity)
+
+
+def large_enough(quantity: Floats, prices: Floats, terms: Terms) -> Bools:
+    """Return which unsigned shares are worth the smallest order (rule 3.6), bool ``[symbols]``."""
+    enough: Bools = quantity * prices >= terms.min_notional * (1.0 - TOLERANCE)
+    return enough
+
+
+def exposures(shares: Floats, quotes: Quotes) -> tuple[float, float]:
+    """Return Long and Short: the value of long and of short positions, in money (rule 3.4)."""
+    values = shares * np.where(quotes.tradable, quotes.prices, quotes.marks)
+    return float(np.maximum(values, 0.0).sum()), float(np.maximum(-values, 0.0).sum())
+
+
+def _known(volumes: Floats | None) -> Floats:
+    if volumes is None:
+        raise ValueError("volumes: got None, expected shares for each symbol, because impact or participation is on")
+    return volumes

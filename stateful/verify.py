@@ -1,0 +1,268 @@
+"""The proof: both tiers play the same episodes, and every number must agree.
+
+The one module that looks at both tiers' environments. Each lane of a batch is followed by a `StatefulTradingEnv` of its
+own, fed the same actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batchenv.batch import BatchTradingEnv
+from batchenv.config import EnvConfig
+from batchenv.errors import BatchenvError
+from batchenv.features import FeatureScaler
+from batchenv.market import MarketData
+from batchenv.parameters import per_symbol
+from stateful.env import StatefulTradingEnv
+
+TOLERANCE = 1e-9
+"""Largest relative difference of money between the tiers."""
+_OBSERVATION_TOLERANCE = 2e-6  # float32
+
+Actions = Callable[[int, BatchTradingEnv], npt.NDArray[Any]]
+"""Returns the actions of a step for all lanes, given the step's number and the batch."""
+
+
+class VerificationError(BatchenvError, AssertionError):
+    """The tiers disagree; says where, and shows both accounts."""
+
+
+@dataclass
+class Certificate:
+    """What was compared, and how far the tiers were apart.
+
+    Attributes:
+        lane_steps: Steps compared, over all lanes.
+        episodes: Episodes that ended.
+        terminated: Episodes that ended in bankruptcy.
+        fills: Fills of the evaluation tier.
+        worst: Largest relative difference seen of each quantity.
+    """
+
+    lane_steps: int = 0
+    episodes: int = 0
+    terminated: int = 0
+    fills: int = 0
+    worst: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("equity", "cash", "shares", "reward"), 0.0))
+
+    def add(self, other: Certificate) -> None:
+        """Take another certificate's counts into this one."""
+        self.lane_steps += other.lane_steps
+        self.episodes += other.episodes
+        self.terminated += other.terminated
+        self.fills += other.fills
+        for name, value in other.worst.items():
+            self.worst[name] = max(self.worst[name], value)
+
+
+def hostile_actions(seed: int) -> Actions:
+    """Return random actions of all tempers: moderate, all-in, all-out, still, dust, and beyond the bounds."""
+    rng = np.random.default_rng(seed)
+
+    def draw(_: int, env: BatchTradingEnv) -> npt.NDArray[Any]:
+        if env.config.action_config.mode == "discrete":
+            shape = (env.num_envs,) if env.config.action_config.joint else (env.num_envs, env.market.n_symbols)
+            return rng.integers(0, 3**env.market.n_symbols if len(shape) == 1 else 3, shape)
+        shape = (env.num_envs, env.market.n_symbols)
+        moderate = rng.uniform(-1, 1, shape)
+        tempers = [
+            moderate,
+            rng.choice([-1.0, 0.0, 1.0], shape),
+            np.ones(shape),
+            -np.ones(shape),
+            np.zeros(shape),
+            1e-9 * moderate,
+            3.0 * moderate,
+        ]
+        kind = rng.choice(len(tempers), (env.num_envs, 1), p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05])
+        return np.choose(kind, tempers).astype(np.float32)
+
+    return draw
+
+
+def compare(
+    market: MarketData,
+    config: EnvConfig,
+    actions: Actions,
+    *,
+    n_envs: int,
+    steps: int,
+    seed: int,
+    lane_parameters: Mapping[str, Any] | None = None,
+    scaler: FeatureScaler | None = None,
+    n_threads: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Certificate:
+    """Play ``n_envs`` lanes for ``steps`` bars in both tiers, ending and starting episodes as they come.
+
+    Args:
+        market: The bars.
+        config: The rules; the reward must be one that both tiers know.
+        actions: Where actions come from.
+        n_envs: Number of lanes.
+        steps: Bars to play.
+        seed: Seed of the episode starts and drawn parameters.
+        lane_parameters: As `BatchTradingEnv` takes them.
+        scaler: Feature scaling of an earlier run.
+        n_threads: Threads of the batch tier.
+        progress: Told the number of lane-steps after each bar.
+
+    Returns:
+        What was compared.
+
+    Raises:
+        VerificationError: The tiers disagree on a flag, on money by more than `TOLERANCE`, on shares (at all where lots
+            are whole shares), on a reward or an observation.
+    """
+    batch = BatchTradingEnv(
+        market, config, n_envs=n_envs, seed=seed, lane_parameters=lane_parameters, scaler=scaler, n_threads=n_threads
+    )
+    scaler = batch.scaler
+    lanes = [
+        StatefulTradingEnv(
+            market, config, scaler=scaler, seed=seed, lane=k, lane_parameters=_of_lane(lane_parameters, k, n_envs)
+        )
+        for k in range(n_envs)
+    ]
+    certificate = Certificate()
+    lots = per_symbol(config.execution_config.lot_size, market.symbols, "execution_config.lot_size")
+    judge = _Judge(batch, certificate, (lots > 0) & (lots == np.round(lots)))
+    observation, _ = batch.reset(seed=seed)
+    for k, env in enumerate(lanes):
+        judge.start(k, env, observation[k], env.reset(seed=seed)[0])
+    for step in range(steps):
+        action = actions(step, batch)
+        judge.before = (batch.cash.copy(), batch.holdings.copy())
+        observation, rewards, terminated, truncated, infos = batch.step(action)
+        for k, env in enumerate(lanes):
+            obs, reward, *flags, info = env.step(action[k])
+            judge.flags(k, env, action[k], flags, (bool(terminated[k]), bool(truncated[k])))
+            judge.money(k, env, action[k], "reward", reward, rewards[k], config.reward_config.reward_scaling)
+            if any(flags):
+                judge.end(k, env, action[k], obs, flags, info, infos)
+                judge.start(k, env, observation[k], env.reset()[0])
+            else:
+                judge.account(k, env, action[k], observation[k], obs)
+        certificate.lane_steps += n_envs
+        if progress is not None:
+            progress(certificate.lane_steps)
+    certificate.fills += sum(env.portfolio.n_fills for env in lanes)
+    batch.close()
+    return certificate
+
+
+def _of_lane(given: Mapping[str, Any] | None, lane: int, n_envs: int) -> dict[str, Any] | None:
+    """Return one lane's part of the parameters."""
+    if given is None:
+        return None
+    arrays = {name: np.asarray(value) for name, value in given.items()}
+    return {name: value[lane : lane + 1] if value.ndim else value for name, value in arrays.items()}
+
+
+class _Judge:
+    """Compares, keeps the worst difference of each kind, and tells the whole story of the first that is too large."""
+
+    def __init__(self, batch: BatchTradingEnv, certificate: Certificate, in_lots: npt.NDArray[np.bool_]) -> None:
+        self.batch, self.certificate, self.in_lots = batch, certificate, in_lots
+        self.before = (batch.cash.copy(), batch.holdings.copy())
+
+    def start(self, k: int, env: StatefulTradingEnv, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> None:
+        """Compare the beginning of an episode."""
+        if (int(self.batch.bar[k]), float(self.batch.equity[k])) != (env.bar, env.equity):
+            self._tell(
+                k, env, None, "start", (int(self.batch.bar[k]), float(self.batch.equity[k])), (env.bar, env.equity)
+            )
+        self._observation(k, env, None, ours, theirs)
+
+    def flags(self, k: int, env: StatefulTradingEnv, action: Any, exact: list[bool], batch: tuple[bool, bool]) -> None:
+        """Compare terminated and truncated, exactly."""
+        if tuple(exact) != batch:
+            self._tell(k, env, action, "terminated, truncated", batch, tuple(exact))
+
+    def money(
+        self, k: int, env: StatefulTradingEnv, action: Any, name: str, exact: float, batch: float, scale: float
+    ) -> None:
+        """Compare an amount relative to itself and to the scale of what it was made from."""
+        difference = abs(exact - batch) / max(abs(exact), scale, 1e-300)
+        self.certificate.worst[name] = max(self.certificate.worst[name], difference)
+        if not difference <= TOLERANCE:
+            self._tell(k, env, action, name, batch, exact)
+
+    def account(
+        self, k: int, env: StatefulTradingEnv, action: Any, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]
+    ) -> None:
+        """Compare cash, shares, equity and observation of a lane that goes on."""
+        mark = np.nan_to_num(env.market.mark[env.bar])
+        shares = env.holdings
+        gross = float(np.abs(shares * mark).sum()) + abs(env.cash)
+        self.money(k, env, action, "cash", env.cash, float(self.batch.cash[k]), gross)
+        self.money(k, env, action, "equity", env.equity, float(self.batch.equity[k]), gross)
+        for s in np.flatnonzero(shares != self.batch.holdings[k]).tolist():
+            exact, batch = shares[s], self.batch.holdings[k, s]
+            if self.in_lots[s] and not self._drifts(env):
+                self._tell(k, env, action, f"shares of {env.market.symbols[s]}", batch, exact)
+            self.money(k, env, action, "shares", exact * mark[s], batch * mark[s], gross)
+        self._observation(k, env, action, ours, theirs)
+
+    def end(
+        self,
+        k: int,
+        env: StatefulTradingEnv,
+        action: Any,
+        obs: npt.NDArray[Any],
+        flags: list[bool],
+        info: dict[str, Any],
+        infos: dict[str, Any],
+    ) -> None:
+        """Compare the end of an episode: final equity, final observation, statistics."""
+        gross = float(np.abs(env.holdings * np.nan_to_num(env.market.mark[env.bar])).sum()) + abs(env.cash)
+        self.money(k, env, action, "equity", env.equity, float(infos["final_info"]["equity"][k]), gross)
+        self._observation(k, env, action, infos["final_obs"][k], obs)
+        if int(infos["episode"]["l"][k]) != info["episode"]["l"]:
+            self._tell(k, env, action, "episode length", int(infos["episode"]["l"][k]), info["episode"]["l"])
+        self.certificate.episodes += 1
+        self.certificate.terminated += bool(flags[0])
+        self.certificate.fills += env.portfolio.n_fills
+
+    def _drifts(self, env: StatefulTradingEnv) -> bool:
+        """Whether shares can leave whole lots: splits and reinvested dividends do that."""
+        return env.market.splits is not None or env.market.dividends is not None
+
+    def _observation(
+        self, k: int, env: StatefulTradingEnv, action: Any, batch: npt.NDArray[Any], exact: npt.NDArray[Any]
+    ) -> None:
+        apart = np.abs(batch - exact) > _OBSERVATION_TOLERANCE * np.maximum(1.0, np.abs(exact))
+        if apart.any():
+            at = int(np.flatnonzero(apart)[0])
+            name = env.task.layout.names[at]
+            self._tell(k, env, action, f"observation {name}", float(batch[at]), float(exact[at]))
+
+    def _tell(self, k: int, env: StatefulTradingEnv, action: Any, what: str, batch: Any, exact: Any) -> None:
+        bar, marks = env.bar, env.market.mark
+        asked = None if action is None else np.asarray(action).tolist()
+        lines = [
+            f"the tiers disagree on {what}: batch {batch!r}, stateful {exact!r}",
+            f"  seed {env.seed_value}, lane {k}, episode {env.episode} from bar {env.start} to {env.end}, "
+            f"now at bar {bar} ({env.market.timestamps[bar]}); action {asked}",
+            "  (a batch lane that has ended shows the start of its next episode)",
+            "  symbol        before        batch     stateful  mark before         mark",
+        ]
+        for s, symbol in enumerate(env.market.symbols):
+            row = (
+                self.before[1][k, s],
+                self.batch.holdings[k, s],
+                env.holdings[s],
+                marks[max(bar - 1, 0), s],
+                marks[bar, s],
+            )
+            lines.append(f"  {symbol:<6}" + "".join(f"{value:>13.6g}" for value in row))
+        cash = (self.before[0][k], self.batch.cash[k], env.cash)
+        lines.append("  cash  " + "".join(f"{value:>13.6g}" for value in cash))
+        lines.append(f"  equity{'':>13}{self.batch.equity[k]:>13.6g}{env.equity:>13.6g}")
+        raise VerificationError("\n".join(lines))

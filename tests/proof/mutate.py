@@ -1,0 +1,154 @@
+"""The mutation check: ``python -m tests.proof.mutate [--workers N] [NAME ...]``.
+
+Breaks the kernel in one place at a time, in a copy, and runs the proof's tests on it: they must fail every time. A
+mutant that survives is a hole in the proof. Kernels run as plain Python here (NUMBA_DISABLE_JIT), which needs no compiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent.parent
+SUITE = ["tests/test_differential.py", "tests/proof/test_fuzz.py", "-k", "not small_world and not cover"]
+
+
+class Mutant(NamedTuple):
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = [
+    Mutant("fee added to a sale's proceeds", "plain", "sales - accounting.variable_fee", "sales + accounting.variable_fee"),
+    Mutant("fee left out of affordability", "plain", "need = purchases + accounting.variable_fee(0.0, purchases, fee_rate, 0.0)", "need = purchases"),
+    Mutant("buys never scaled", "plain", "factor = accounting.scarce_factor(cash, need, before)", "factor = 1.0"),
+    Mutant("slippage helps the buyer", "accounting", "return fill * (1.0 + side * slip)", "return fill * (1.0 - side * slip)"),
+    Mutant("slippage on one side only", "accounting", "return fill * (1.0 + side * slip)", "return fill * (1.0 + max(side, 0.0) * slip)"),
+    Mutant("marked a bar too early", "plain", "settle_orders(i, t + 1, market.mark", "settle_orders(i, t, market.mark"),
+    Mutant("marked a bar too early (full)", "full", "lanes.holdings[i, s] * market.mark[t + 1, s]", "lanes.holdings[i, s] * market.mark[t, s]"),
+    Mutant("fill a bar too late", "setup", "[1:]\n    fill[np.isnan", "[:-1]\n    fill[np.isnan"),
+    Mutant("sells not limited to holdings", "accounting", "return order if order > -held * (1.0 - ROUNDING) else -held", "return order"),
+    Mutant("sells limited to half", "accounting", "return order if order > -held * (1.0 - ROUNDING) else -held", "return order if order > -held else -0.5 * held"),
+    Mutant("no clipping of actions", "accounting", "return at_least if at_least < high else high", "return at_least"),
+    Mutant("trade limit ignored", "lane", "value = rules.trade_limit * equity", "value = equity"),
+    Mutant("weights not scaled down", "accounting", "return 1.0 / max(1.0, gross / leverage)", "return 1.0"),
+    Mutant("weights always scaled to one", "accounting", "return 1.0 / max(1.0, gross / leverage)", "return 1.0 / gross if gross > 0.0 else 1.0"),
+    Mutant("weights forget what is held", "accounting", "return value / mark - held", "return value / mark"),
+    Mutant("minimum fee taken as a maximum", "accounting", "min(max(minimum, fixed + variable), most)", "min(min(minimum, fixed + variable), most)"),
+    Mutant("fixed fee forgotten", "accounting", "max(minimum, fixed + variable)", "max(minimum, variable)"),
+    Mutant("fee per share forgotten", "accounting", "rate * notional + per_share * quantity", "rate * notional"),
+    Mutant("fee of a sale not limited", "full", "most = notional if sale_of_long else math.inf", "most = math.inf"),
+    Mutant("impact without the root", "accounting", "impact * math.sqrt(quantity / volume)", "impact * (quantity / volume)"),
+    Mutant("participation of the wrong bar", "full", "accounting.permitted_volume(order, rules.participation, bar_volume(world, bar, s))", "accounting.permitted_volume(order, rules.participation, bar_volume(world, t, s))"),
+    Mutant("zero volume trades", "accounting", "    if volume <= 0.0:\n        return 0.0\n    limit", "    limit"),
+    Mutant("lots rounded up", "accounting", "lot * math.floor(quantity / lot * (1.0 + ROUNDING))", "lot * math.ceil(quantity / lot)"),
+    Mutant("closing an odd lot refused", "full", "if reduce < abs(held):", "if reduce <= abs(held):"),
+    Mutant("smallest order ignored", "accounting", "return 0.0 if quantity * price < least * (1.0 - ROUNDING) else quantity", "return quantity"),
+    Mutant("short sales count as room", "accounting", "(leverage + 1.0) * short", "(leverage - 1.0) * short"),
+    Mutant("leverage ignores what is held", "accounting", "leverage * cash + (leverage - 1.0) * long", "leverage * cash + leverage * long"),
+    Mutant("leverage without slippage and fees", "full", "wanted + leverage * (slipped + fees)", "wanted + (slipped + fees)"),
+    Mutant("fees not reserved", "full", "available - leverage * upper", "available"),
+    Mutant("net limit on one side only", "full", "factor = accounting.net_factor(factor, most + net, pace - net_added, before)", "pass"),
+    Mutant("interest a year too often", "accounting", "(cash_rate if cash > 0.0 else margin_rate) * years", "(cash_rate if cash > 0.0 else margin_rate)"),
+    Mutant("borrowed cash earns interest", "accounting", "cash_rate if cash > 0.0 else margin_rate", "cash_rate"),
+    Mutant("borrow charged to longs", "accounting", "return positive(-value) * rate * years", "return positive(value) * rate * years"),
+    Mutant("funding paid by shorts", "accounting", "return value * (yearly * years + at_bar)", "return -value * (yearly * years + at_bar)"),
+    Mutant("funding of the bar before", "full", "market.funding[t + 1, s]", "market.funding[t, s]"),
+    Mutant("split forgets the pending order", "full", "            work[ORDER, s] *= multiple\n", ""),
+    Mutant("split forgets the entry price", "full", "lanes.entry[i, s] /= multiple", "lanes.entry[i, s] *= 1.0"),
+    Mutant("dividend on old shares", "full", "change += held * split * dividend", "change += held * dividend"),
+    Mutant("reinvested at the full close", "accounting", "return close / (close - dividend)", "return close / close + dividend / close"),
+    Mutant("delisted without haircut", "full", "change += value * (1.0 - rules.haircut)", "change += value"),
+    Mutant("delisted a bar late", "full", "if t == market.last_bar[s]:", "if t == market.last_bar[s] + 1:"),
+    Mutant("target before stop", "accounting", "    if low <= below:\n        return stop\n    return target if high >= above else 0.0", "    if high >= above:\n        return target\n    return stop if low <= below else 0.0"),
+    Mutant("gap filled at the stop", "accounting", "    if first <= below or first >= above:\n        return first\n", ""),
+    Mutant("short stop on the wrong side", "accounting", "stop = entry * (1.0 + stop_loss) if", "stop = entry * (1.0 - stop_loss) if"),
+    Mutant("stops leave the pending order", "full", "            work[ORDER, s] = 0.0\n    return traded, costs", "            pass\n    return traded, costs"),
+    Mutant("margin call ignored", "full", "order = -lanes.holdings[i, s] if lanes.margin_call[i] else work[ORDER, s]", "order = work[ORDER, s]"),
+    Mutant("maintenance on net exposure", "full", "gross += abs(value)", "gross += value"),
+    Mutant("average entry without the old", "accounting", "(held * average + added * paid) / total", "paid"),
+    Mutant("flip keeps the old entry", "full", "kept = 0.0 if closed else abs(held)", "kept = abs(held)"),
+    Mutant("short profit has the wrong sign", "accounting", "1.0 - mark / average", "mark / average - 1.0"),
+    Mutant("bankrupt lanes play on", "accounting", "return equity <= fraction * initial_cash * (1.0 + ROUNDING)", "return equity < 0.0 * initial_cash"),
+    Mutant("bankruptcy of the wrong lane", "plain", "world.parameters.initial_cash[i])\n    lane", "world.parameters.initial_cash[0])\n    lane"),
+    Mutant("episode a bar too long", "lane", "lanes.bar[i] >= lanes.end[i]", "lanes.bar[i] > lanes.end[i]"),
+    Mutant("reward of the wrong base", "rewards", "simple_return = after / before - 1.0", "simple_return = 1.0 - before / after"),
+    Mutant("turnover of the final equity", "full", "traded / before, costs", "traded / after, costs"),
+    Mutant("peak forgotten", "lane", "peak = max(lanes.peak[i], after)", "peak = after"),
+    Mutant("holdings survive a reset", "lane", "    lanes.holdings[i, :] = 0.0\n", ""),
+    Mutant("margin call survives a reset", "lane", "    lanes.margin_call[i] = False\n", ""),
+    Mutant("cash below zero", "full", "lanes.cash[i] = accounting.positive(lanes.cash[i])", "lanes.cash[i] = lanes.cash[i] - 1e-6"),
+]  # fmt: skip
+
+
+def run(mutant: Mutant | None, folder: Path) -> tuple[bool, float]:
+    """Run the suite on a copy with a mutant in it, or without one; return whether it passed, and the seconds."""
+    for package in ("batchenv", "stateful", "tests", "setup.cfg"):
+        source = ROOT / package
+        if source.is_dir():
+            shutil.copytree(source, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / package)
+    if mutant is not None:
+        path = folder / "batchenv" / "kernel" / f"{mutant.file}.py"
+        text = path.read_text()
+        if text.count(mutant.old) != 1:
+            raise ValueError(
+                f"{mutant.name}: {mutant.old!r} stands {text.count(mutant.old)} times in {path.name}, expected once"
+            )
+        path.write_text(text.replace(mutant.old, mutant.new))
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *SUITE]
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"pytest could not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0, time.perf_counter() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("names", nargs="*", help="mutants to run; all without any")
+    options = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if not options.names or mutant.name in options.names]
+    console = Console(width=100, highlight=False)
+
+    def check(mutant: Mutant | None) -> tuple[Mutant | None, bool, float]:
+        with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+            return mutant, *run(mutant, Path(folder))
+
+    _, passed, seconds = check(None)
+    console.print(f"without a mutant: {'passes' if passed else 'FAILS'} in {seconds:.0f} s")
+    if not passed:
+        return 1
+    table = Table(title=f"{len(chosen)} mutants of the kernel")
+    for heading in ("file", "what was broken", "found", "seconds"):
+        table.add_column(heading)
+    survivors = []
+    with ThreadPoolExecutor(options.workers) as pool:
+        for mutant, alive, seconds in pool.map(check, chosen):
+            assert mutant is not None
+            survivors += [mutant.name] if alive else []
+            table.add_row(mutant.file, mutant.name, "[red]SURVIVED[/]" if alive else "yes", f"{seconds:.0f}")
+            console.print(f"{'SURVIVED' if alive else 'found':<9}{mutant.name}")
+    console.print(table)
+    console.print(f"Survivors: {survivors or 'none'}")
+    return bool(survivors)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
