@@ -168,17 +168,17 @@ def test_cash_below_zero_after_a_gap_at_the_open(kind: str) -> None:
 def test_cash_below_zero_by_rounding(kind: str) -> None:
     """Cash minus its own price times quantity leaves -1e-13, and every later `cash >= 0` check goes wrong.
 
-    An account that puts all it has into two symbols again and again, at prices and fees that no binary number
-    holds, passes zero by rounding sooner or later, unless the residue is taken out.
+    An account that turns all it has from one symbol to another again and again, at prices and fees that no binary
+    number holds, passes zero by rounding sooner or later, unless the residue is taken out.
     """
     prices = {
         "A": [10.1 + 0.7 * math.sin(k) for k in range(300)],
         "B": [3.3 + 0.3 * math.cos(3 * k) for k in range(300)],
     }
-    account = Tier(kind, bars(**prices), rules(fee=0.0007, cash=777.77, cost_config={"slippage_rate": 0.0003}))
+    account = Tier(kind, bars(**prices), rules("trade", fee=0.0007, cash=777.77, cost_config={"slippage_rate": 0.0003}))
     account.reset()
     for k in range(298):
-        account.step(0.4 + 0.1 * (k % 7), 1.0 - 0.1 * (k % 5))
+        account.step(*((-0.3, 1.0), (1.0, -0.5))[k % 2])
         assert account.cash >= 0.0, f"bar {k + 1}"
 
 

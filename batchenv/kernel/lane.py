@@ -6,6 +6,8 @@ the arithmetic.
 
 from __future__ import annotations
 
+import numpy as np
+
 from batchenv.kernel import accounting, rewards
 from batchenv.kernel.jit import inlined
 from batchenv.kernel.state import F32, F64, SHARES, TRADE, Lanes, Market, Rules, StepOutput
@@ -21,17 +23,17 @@ def size_orders(
     if rules.mode == TRADE:
         value = rules.trade_limit * equity
         for s in range(n):
-            order[s] = accounting.value_order(accounting.clip(actions[i, s], -1.0, 1.0) * value, mark[t, s])
+            order[s] = accounting.value_order(accounting.clip(np.float64(actions[i, s]), -1.0, 1.0) * value, mark[t, s])
     elif rules.mode == SHARES:
         for s in range(n):
-            order[s] = accounting.clip(actions[i, s], -1.0, 1.0) * rules.max_shares
+            order[s] = accounting.clip(np.float64(actions[i, s]), -1.0, 1.0) * rules.max_shares
     else:
         gross = 0.0
         for s in range(n):
-            gross += abs(accounting.wanted_weight(actions[i, s], rules.max_weight, rules.allow_short))
+            gross += abs(accounting.wanted_weight(np.float64(actions[i, s]), rules.max_weight, rules.allow_short))
         value = accounting.weight_scale(gross, leverage) * equity
         for s in range(n):
-            target = accounting.wanted_weight(actions[i, s], rules.max_weight, rules.allow_short) * value
+            target = accounting.wanted_weight(np.float64(actions[i, s]), rules.max_weight, rules.allow_short) * value
             order[s] = accounting.target_order(target, mark[t, s], holdings[i, s])
 
 
