@@ -220,12 +220,12 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
         if "start" in options:
             schedule, steps = self.task.schedule, self.end - self.start
             self.start = int(options["start"])
-            last = schedule.final_bar - (1 if schedule.length is None else steps)
+            last = schedule.final_bar - (steps if self.parameters.has_length else 1)
             if not schedule.first <= self.start <= last:
                 raise ConfigError(
                     f"options['start']: got bar {self.start}, expected a bar from {schedule.first} to {last}"
                 )
-            self.end = schedule.final_bar if schedule.length is None else self.start + steps
+            self.end = self.start + steps if self.parameters.has_length else schedule.final_bar
         self.bar = self.start
         self._running = True
         return self._begin(), self._info()

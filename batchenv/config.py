@@ -318,7 +318,7 @@ class ActionConfig(ConfigModel):
 
 
 class RewardConfig(ConfigModel):
-    """The reward: its type, its factor and its own settings (rule 7).
+    """The reward: its type, its factor and its own settings (rule 7.6).
 
     Attributes:
         type: A built-in or registered reward.
@@ -332,7 +332,7 @@ class RewardConfig(ConfigModel):
 
 
 class EpisodeConfig(ConfigModel):
-    """Episodes (rule 6.3).
+    """Episodes (rule 7.3).
 
     Attributes:
         length: Steps per episode; null runs to the end of the data.
@@ -344,7 +344,7 @@ class EpisodeConfig(ConfigModel):
 
 
 class ObservationConfig(ConfigModel):
-    """Optional parts of an observation (rule 5.1)."""
+    """Optional parts of an observation (rule 6.4)."""
 
     unrealized_pnl: bool = False
     time_left: bool = False

@@ -1,6 +1,6 @@
 """Where an episode starts: a function of (seed, lane, episode), so no generator state can be lost.
 
-Rules 6.3 and 6.4 of ``docs/accounting.md``.
+Rules 7.3 and 7.4 of ``docs/accounting.md``.
 """
 
 from __future__ import annotations

@@ -165,6 +165,12 @@ class LaneParameters:
             end=end,
         )
 
+    @property
+    def has_length(self) -> bool:
+        """Whether episodes have a length, configured, given or drawn; otherwise they run to the end of the data."""
+        drawn = self.config.randomization.episode_length is not None
+        return self.schedule.length is not None or "episode_length" in self.given or drawn
+
     def _bars(
         self,
         seed: int,

@@ -140,6 +140,7 @@ def compare(
         action = actions(step, batch)
         judge.before = (batch.cash.copy(), batch.holdings.copy())
         observation, rewards, terminated, truncated, infos = batch.step(action)
+        judge.after = (batch.cash.copy(), batch.holdings.copy(), batch.equity.copy())
         for k, env in enumerate(lanes):
             obs, reward, *flags, info = env.step(action[k])
             judge.flags(k, env, action[k], flags, (bool(terminated[k]), bool(truncated[k])))
@@ -171,6 +172,8 @@ class _Judge:
     def __init__(self, batch: BatchTradingEnv, certificate: Certificate, in_lots: npt.NDArray[np.bool_]) -> None:
         self.batch, self.certificate, self.in_lots = batch, certificate, in_lots
         self.before = (batch.cash.copy(), batch.holdings.copy())
+        self.after = (*self.before, batch.equity.copy())
+        self.marks = np.nan_to_num(batch.market.mark)
 
     def start(self, k: int, env: StatefulTradingEnv, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> None:
         """Compare the beginning of an episode."""
@@ -198,16 +201,15 @@ class _Judge:
         self, k: int, env: StatefulTradingEnv, action: Any, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]
     ) -> None:
         """Compare cash, shares, equity and observation of a lane that goes on."""
-        mark = np.nan_to_num(env.market.mark[env.bar])
-        shares = env.holdings
-        gross = float(np.abs(shares * mark).sum()) + abs(env.cash)
-        self.money(k, env, action, "cash", env.cash, float(self.batch.cash[k]), gross)
-        self.money(k, env, action, "equity", env.equity, float(self.batch.equity[k]), gross)
-        for s in np.flatnonzero(shares != self.batch.holdings[k]).tolist():
-            exact, batch = shares[s], self.batch.holdings[k, s]
+        cash, holdings, equity = (array[k] for array in self.after)
+        mark, shares = self.marks[env.bar], env.holdings
+        gross = float(np.abs(shares) @ mark) + abs(env.cash)
+        self.money(k, env, action, "cash", env.cash, float(cash), gross)
+        self.money(k, env, action, "equity", env.equity, float(equity), gross)
+        for s in (shares != holdings).nonzero()[0].tolist():
             if self.in_lots[s] and not self._drifts(env):
-                self._tell(k, env, action, f"shares of {env.market.symbols[s]}", batch, exact)
-            self.money(k, env, action, "shares", exact * mark[s], batch * mark[s], gross)
+                self._tell(k, env, action, f"shares of {env.market.symbols[s]}", holdings[s], shares[s])
+            self.money(k, env, action, "shares", shares[s] * mark[s], holdings[s] * mark[s], gross)
         self._observation(k, env, action, ours, theirs)
 
     def end(
@@ -221,7 +223,7 @@ class _Judge:
         infos: dict[str, Any],
     ) -> None:
         """Compare the end of an episode: final equity, final observation, statistics."""
-        gross = float(np.abs(env.holdings * np.nan_to_num(env.market.mark[env.bar])).sum()) + abs(env.cash)
+        gross = float(np.abs(env.holdings) @ self.marks[env.bar]) + abs(env.cash)
         self.money(k, env, action, "equity", env.equity, float(infos["final_info"]["equity"][k]), gross)
         self._observation(k, env, action, infos["final_obs"][k], obs)
         if int(infos["episode"]["l"][k]) != info["episode"]["l"]:

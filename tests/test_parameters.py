@@ -542,3 +542,14 @@ def test_a_funding_column_is_suggested_where_one_is_near() -> None:
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         BatchTradingEnv(MarketData.from_frame(df), config)
     assert "mood" in str(caught.value)
+
+
+@pytest.mark.parametrize("own", ["given", "drawn"])
+def test_8_3_a_chosen_start_keeps_the_lanes_own_length(own: str) -> None:
+    drawn = {"randomization": {"episode_length": [10, 10]}} if own == "drawn" else {}
+    given = {"episode_length": 10} if own == "given" else None
+    env = FastTrainingEnv(market(), EnvConfig.model_validate(drawn), lane_parameters=given)
+    env.reset(options={"start": 5})
+    assert (env.start, env.end) == (5, 15)
+    with pytest.raises(ConfigError, match="from 0 to 109"):
+        env.reset(options={"start": 110})
