@@ -7,6 +7,7 @@ import pytest
 
 from batchenv import BatchTradingEnv, EnvConfig, FastTrainingEnv, MarketData
 from stateful import StatefulTradingEnv
+from tests.markets import market as frame_market
 from tests.markets import ragged_market
 
 FILLS = ("next_open", "next_close", "close")
@@ -128,3 +129,17 @@ def test_a_fast_env_is_the_lane_of_a_batch_bit_for_bit() -> None:
             np.testing.assert_array_equal(infos["final_obs"][2], observation)
             observation, _ = alone.reset()
         np.testing.assert_array_equal(observations[2], observation)
+
+
+def test_plain_rules_with_parameters_by_lane() -> None:
+    """The plain kernel too must look at each lane's own cash and costs, bankruptcy included."""
+    from stateful.verify import compare, hostile_actions
+
+    config = settings(
+        portfolio_config={"initial_cash": 10_000.0, "trade_limit_percent": 1.0, "bankruptcy_fraction": 0.97}
+    )
+    own = {"initial_cash": np.array([100.0, 5e3, 1e6, 2e4]), "fee_rate": np.array([0.0, 0.001, 0.01, 0.02])}
+    bars = frame_market(seed=6)
+    assert BatchTradingEnv(bars, config, n_envs=4, lane_parameters=own)._engine.plain
+    found = compare(bars, config, hostile_actions(1), n_envs=4, steps=120, seed=2, lane_parameters=own)
+    assert found.terminated > 20
