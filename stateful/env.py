@@ -202,8 +202,7 @@ class StatefulTradingEnv(BaseTradingEnv):
             observation[parts["weights"]] = _limited(shares * marks / equity)
             observation[parts["cash"]] = min(max(account.cash / equity, -PORTFOLIO_LIMIT), PORTFOLIO_LIMIT)
         if "unrealized_pnl" in parts:
-            # A short sold for nothing has an average price of 0, and has lost without measure.
-            average, ratio = account.positions.average_price, np.where(shares == 0, 1.0, np.inf)
+            average, ratio = account.positions.average_price, np.ones_like(marks)
             np.divide(marks, average, out=ratio, where=average > 0)
             observation[parts["unrealized_pnl"]] = _limited(np.sign(shares) * (ratio - 1.0))
         if "time_left" in parts:
