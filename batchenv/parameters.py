@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,8 +135,7 @@ class LaneParameters:
             rows: Rows of the given arrays that belong to the lanes; None takes the lane indices.
         """
         rows = lanes if rows is None else rows
-        names, k, s = self.symbols, len(lanes), len(self.symbols)
-        costs, carry = self.config.cost_config, self.config.carry_config
+        configured, k, s = self._configured, len(lanes), len(self.symbols)
         drawn = {}
         for stream, name in enumerate(PARAMETER_BOUNDS, start=1):
             given = getattr(self.config.randomization, name)
@@ -153,17 +153,25 @@ class LaneParameters:
 
         start, end = self._bars(seed, lanes, episodes, rows, drawn.get("episode_length"))
         return LaneValues(
-            fee_rate=pick("fee_rate", per_symbol(costs.fee_rate, names, "cost_config.fee_rate"), k, s),
-            slippage_rate=pick(
-                "slippage_rate", per_symbol(costs.slippage_rate, names, "cost_config.slippage_rate"), k, s
-            ),
-            borrow_rate=pick("borrow_rate", per_symbol(carry.borrow_rate, names, "carry_config.borrow_rate"), k, s),
+            fee_rate=pick("fee_rate", configured["fee_rate"], k, s),
+            slippage_rate=pick("slippage_rate", configured["slippage_rate"], k, s),
+            borrow_rate=pick("borrow_rate", configured["borrow_rate"], k, s),
             tradable=pick("tradable", True, k, s),
             leverage=pick("leverage", self.config.margin_config.leverage, k),
             initial_cash=pick("initial_cash", self.config.portfolio_config.initial_cash, k),
             start=start,
             end=end,
         )
+
+    @cached_property
+    def _configured(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The configuration's rates, float64 ``[symbols]`` each; worked out once, since every reset asks for them."""
+        costs, carry, names = self.config.cost_config, self.config.carry_config, self.symbols
+        return {
+            "fee_rate": per_symbol(costs.fee_rate, names, "cost_config.fee_rate"),
+            "slippage_rate": per_symbol(costs.slippage_rate, names, "cost_config.slippage_rate"),
+            "borrow_rate": per_symbol(carry.borrow_rate, names, "carry_config.borrow_rate"),
+        }
 
     @property
     def has_length(self) -> bool:

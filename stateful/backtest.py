@@ -163,7 +163,7 @@ class BackTesting:
         rules, own = env.config.updated(portfolio_config=remembering.model_dump()), env.parameters.given
         self._episode = {} if episode is None else {"lane": episode[0], "episode": episode[1]}
         if episode is None:
-            rules = self.config.applied_to(env.config).updated(randomization={})
+            rules = self.config.applied_to(env.config)
             own = {name: value for name, value in own.items() if not name.startswith("episode_")}
         self.env = StatefulTradingEnv(
             env.market,

@@ -126,7 +126,7 @@ def compare(
     scaler = batch.scaler
     lanes = [
         StatefulTradingEnv(
-            market, config, scaler=scaler, seed=seed, lane=k, lane_parameters=_of_lane(lane_parameters, k, n_envs)
+            market, config, scaler=scaler, seed=seed, lane=k, lane_parameters=_of_lane(lane_parameters, k)
         )
         for k in range(n_envs)
     ]
@@ -158,7 +158,7 @@ def compare(
     return certificate
 
 
-def _of_lane(given: Mapping[str, Any] | None, lane: int, n_envs: int) -> dict[str, Any] | None:
+def _of_lane(given: Mapping[str, Any] | None, lane: int) -> dict[str, Any] | None:
     """Return one lane's part of the parameters."""
     if given is None:
         return None
