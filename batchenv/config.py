@@ -216,7 +216,7 @@ class MarginConfig(ConfigModel):
     """
 
     allow_short: bool = False
-    leverage: float = Field(1.0, ge=1, le=1000)
+    leverage: float = Field(1.0, ge=1, lt=1000)
     net_limit: float | None = Field(None, gt=0)
     maintenance_margin: float = Field(0.0, ge=0, lt=1)
 

@@ -104,6 +104,8 @@ class LaneParameters:
         """
         drawn = {name: (low, high) for name, low, high in config.randomization.drawn()}
         arrays: dict[str, npt.NDArray[Any]] = {}
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(f"lane_parameters: got {type(given).__name__}, expected a mapping from names to values")
         for name, value in (given or {}).items():
             if name not in LANE_PARAMETERS:
                 known = ", ".join(LANE_PARAMETERS)

@@ -30,6 +30,8 @@ Bools = npt.NDArray[np.bool_]
 
 TOLERANCE = 1e-9
 """Rounding that rules 3.4 to 3.6 forgive, as a fraction."""
+LOT_TOLERANCE = 1e-3
+"""Rounding that rule 3.5 forgives at most, in lots."""
 RESIDUE = 1e-12
 """What is left over by rounding alone, as a fraction of equity (rule 3.4)."""
 
@@ -234,7 +236,8 @@ def in_lots(quantity: Floats, terms: Terms) -> Floats:
     """Round unsigned shares down to whole lots where a symbol has a lot size (rule 3.5)."""
     lot = terms.lot_size
     counted = np.divide(quantity, lot, out=np.zeros_like(quantity), where=lot > 0)
-    return np.where(lot > 0, lot * np.floor(counted * (1.0 + TOLERANCE)), quantity)
+    nearly = np.minimum(TOLERANCE * counted, LOT_TOLERANCE)
+    return np.where(lot > 0, lot * np.floor(counted + nearly), quantity)
 
 
 def large_enough(quantity: Floats, prices: Floats, terms: Terms) -> Bools:

@@ -83,8 +83,8 @@ def _carry(account: Portfolio, nights: Nights, bar: int) -> None:
     """Interest, borrow cost and funding, all on the account before any of them (rule 4.1)."""
     terms, step, years = account.terms, account.step, float(nights.years[bar])
     cash, values = account.cash, account.positions.shares * nights.marks[bar]
-    rate = terms.cash_rate if cash > 0 else terms.margin_rate
-    interest = cash * rate * years
+    growth = max(terms.cash_rate * years, -1.0) if cash > 0 else terms.margin_rate * years
+    interest = cash * growth
     borrow = -float(np.maximum(-values, 0.0) @ terms.borrow_rate) * years
     funding = -float(values @ terms.funding_rate) * years
     if nights.funding is not None:

@@ -197,6 +197,7 @@ REFUSED_BY_LANE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "lane_parameters: unknown name 'fee_rat' (did you mean 'fee_rate'?); expected fee_rate, slippage_rate, ",
     ),
+    "no mapping": ([("fee_rate", 0.1)], {}, "lane_parameters: got list, expected a mapping from names to values"),
     "a rule that lanes share": ({"cash_rate": 0.1}, {}, "lane_parameters: unknown name 'cash_rate'"),
     "too short": (
         {"fee_rate": [0.1, 0.2]},

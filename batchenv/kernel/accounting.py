@@ -8,6 +8,7 @@ from batchenv.kernel.jit import inlined
 
 ROUNDING = 1e-9
 RESIDUE = 1e-12
+LOT_ROUNDING = 1e-3
 
 
 @inlined
@@ -89,7 +90,10 @@ def reducing_part(order: float, held: float) -> float:
 @inlined
 def whole_lots(quantity: float, lot: float) -> float:
     """Rule 3.5: the quantity in whole lots, or as it is where fractions are allowed."""
-    return lot * math.floor(quantity / lot * (1.0 + ROUNDING)) if lot > 0.0 else quantity
+    if lot <= 0.0:
+        return quantity
+    lots = quantity / lot
+    return lot * math.floor(lots + min(ROUNDING * lots, LOT_ROUNDING))
 
 
 @inlined
@@ -162,7 +166,7 @@ def average_entry(average: float, held: float, added: float, paid: float) -> flo
 @inlined
 def interest(cash: float, cash_rate: float, margin_rate: float, years: float) -> float:
     """Rule 4.1: interest earned, or paid on borrowed cash."""
-    return cash * (cash_rate if cash > 0.0 else margin_rate) * years
+    return cash * (max(cash_rate * years, -1.0) if cash > 0.0 else margin_rate * years)
 
 
 @inlined

@@ -22,6 +22,7 @@ from batchenv.config import EnvConfig
 Row = list[Fraction]
 ONE, ZERO = Fraction(1), Fraction(0)
 TOLERANCE = Fraction(1, 10**9)  # 3.2, 3.4, 3.5, 3.6, 5.2, 6.3, 7.1
+LOT_TOLERANCE = Fraction(1, 10**3)  # 3.5
 RESIDUE = Fraction(1, 10**12)  # 2.3, 3.4
 NANOSECONDS_PER_YEAR = 365 * 24 * 60 * 60 * 10**9  # 1.5
 
@@ -257,7 +258,7 @@ class ExactAccount:
     def lots(self, s: int, q: Fraction) -> Fraction:
         """3.5."""
         lot = self.lot_size[s]
-        return lot * math.floor(q / lot * (1 + TOLERANCE)) if lot > 0 else q
+        return lot * math.floor(q / lot + min(TOLERANCE * (q / lot), LOT_TOLERANCE)) if lot > 0 else q
 
     def enough(self, q: Fraction, price: Fraction) -> Fraction:
         """3.6."""
@@ -294,7 +295,7 @@ class ExactAccount:
         """From bar t to bar t+1; the pending orders are changed."""
         t, cash = self.t, self.cash
         years = Fraction(self.time[t + 1] - self.time[t], NANOSECONDS_PER_YEAR)
-        self.cash += cash * (self.cash_rate if cash > 0 else self.margin_rate) * years  # 4.1
+        self.cash += cash * (max(self.cash_rate * years, -1) if cash > 0 else self.margin_rate * years)  # 4.1
         for s in self.symbols:
             h, mark = self.shares[s], self.mark[t][s]
             if h:

@@ -325,6 +325,16 @@ CORNERS: dict[str, Scenario] = {
         {(1, "B"): "3", (1, "cash"): "37"},
         history=2,
     ),
+    "3.5 lots finer than a billionth of the order": Scenario(
+        {"A": [10.0] * 2}, [[3]], cash(1_000) | {"execution_config": {"lot_size": 2.0**-30}}, {(1, "A"): "3.0000000000"}
+    ),
+    "4.1 a rate that would take more than there is": Scenario(
+        {"A": [100.0] * 2},
+        [[5]],
+        cash(1_000) | {"carry_config": {"cash_rate": -0.9}, "fill": "close"},
+        {(1, "cash"): "0", (1, "equity"): "500"},
+        dates=["2020-01-01", "2021-06-01"],
+    ),
     "1.4 no bar to fill in": Scenario(
         {"A": [10.0, 10.0, None, 12.0, 12.0]},
         [[3], [4], [5], [6]],
