@@ -3,12 +3,16 @@
 # make proof   ten million lane-steps of random worlds in both tiers (about 20 minutes on two cores)
 # make mutants break the kernel in one place at a time: the proof must notice every time (about 10 minutes)
 # make referee VectorBT replays a million orders
+# make bench   how fast every layer is, on this machine, with charts (a few minutes; keep the machine quiet)
+# make bench-peers  the same beside FinRL, ElegantRL, Gym-Trading-Env and TorchTrade, in an environment of their own
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 RUN    ?= runs/$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: install train test proof mutants referee lint format clean
+PEERS  := benchmarks/peers/.venv
+
+.PHONY: install train test proof mutants referee bench bench-peers lint format clean
 
 install: $(VENV)/installed
 
@@ -34,6 +38,21 @@ mutants: install
 
 referee: install
 	$(BIN)/python -m tests.proof.referee --orders 1000000
+
+bench: install
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/results/layers.json
+	$(BIN)/python -m benchmarks.learning --output benchmarks/results/learning.json
+	$(BIN)/python -m benchmarks.summary
+
+bench-peers: $(PEERS)/installed
+	$(PEERS)/bin/python -m benchmarks.peers.run
+	$(PEERS)/bin/python -m benchmarks.summary
+
+$(PEERS)/installed: setup.cfg pyproject.toml constraints.txt benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check -c constraints.txt --editable .
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --no-deps -r benchmarks/peers/requirements.txt
+	@touch $@
 
 lint: install
 	$(BIN)/ruff check .

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from batchenv.causality import assert_causal
     from batchenv.config import AgentConfig, BacktestConfig, EnvConfig, RunConfig
     from batchenv.errors import BatchenvError
+    from batchenv.extractors import IndexedExtractor, bind_market, indexed_policy
     from batchenv.fast import FastTrainingEnv
     from batchenv.features import FeatureScaler, available_features, register_feature
     from batchenv.market import MarketData
+    from batchenv.ppo import FastPPO
     from batchenv.rewards import register_reward
     from batchenv.sb3 import TradingVecEnv
 
@@ -28,12 +30,16 @@ _HOME = {
     "BatchTradingEnv": "batch",
     "BatchenvError": "errors",
     "EnvConfig": "config",
+    "FastPPO": "ppo",
     "FastTrainingEnv": "fast",
     "FeatureScaler": "features",
+    "IndexedExtractor": "extractors",
     "MarketData": "market",
     "RunConfig": "config",
     "TradingVecEnv": "sb3",
     "assert_causal": "causality",
+    "bind_market": "extractors",
+    "indexed_policy": "extractors",
     "available_features": "features",
     "register_feature": "features",
     "register_reward": "rewards",
@@ -46,13 +52,17 @@ __all__ = [
     "BatchTradingEnv",
     "BatchenvError",
     "EnvConfig",
+    "FastPPO",
     "FastTrainingEnv",
     "FeatureScaler",
+    "IndexedExtractor",
     "MarketData",
     "RunConfig",
     "TradingVecEnv",
     "assert_causal",
     "available_features",
+    "bind_market",
+    "indexed_policy",
     "register_feature",
     "register_reward",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
-from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3 import A2C, DQN, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from batchenv.config import AgentConfig
 from batchenv.errors import ConfigError, RunError, did_you_mean
+from batchenv.extractors import bind_market, bound_market, indexed_policy
+from batchenv.ppo import FastPPO
 
-_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "a2c": A2C, "sac": SAC, "td3": TD3, "dqn": DQN}
+_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": FastPPO, "a2c": A2C, "sac": SAC, "td3": TD3, "dqn": DQN}
 _ACTION_SPACES: dict[str, tuple[type[spaces.Space[Any]], ...]] = {
     "ppo": (spaces.Box, spaces.Discrete, spaces.MultiDiscrete),
     "a2c": (spaces.Box, spaces.Discrete, spaces.MultiDiscrete),
@@ -63,12 +66,17 @@ class Agent:
         _check_action_space(self.config.algorithm, env.action_space)
         algorithm = _ALGORITHMS[self.config.algorithm]
         parameters = _hyperparameters(self.config.algorithm, algorithm, self.config.hyperparameters)
+        policy, policy_kwargs = indexed_policy(
+            env, self.config.policy, parameters.get("policy_kwargs"), self.config.algorithm
+        )
+        if policy_kwargs:
+            parameters["policy_kwargs"] = policy_kwargs
         if self.config.normalize_reward and isinstance(env, VecEnv):
             gamma = parameters.get("gamma", _DEFAULT_GAMMA)
             env = VecNormalize(env, norm_obs=False, norm_reward=True, gamma=gamma)
         try:
             self.model = algorithm(
-                self.config.policy,
+                policy,
                 env,
                 seed=seed,
                 device=self.config.device,
@@ -76,7 +84,7 @@ class Agent:
                 **parameters,
             )
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-            raise ConfigError(f"agent: {algorithm.__name__} refused its configuration: {error}") from error
+            raise ConfigError(f"agent: {self.config.algorithm.upper()} refused its configuration: {error}") from error
 
     @classmethod
     def load(cls, path: str | Path, config: AgentConfig | Mapping[str, Any] | str | Path, env: Any = None) -> Agent:
@@ -96,9 +104,15 @@ class Agent:
         if not Path(path).is_file():
             raise RunError(f"{path}: there is no model file here")
         try:
-            agent.model = algorithm.load(str(path), env=env, device=agent.config.device)
+            agent.model = algorithm.load(str(path), device=agent.config.device)
         except (BadZipFile, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError) as error:
-            raise RunError(f"{path}: not a usable {algorithm.__name__} model: {error}") from error
+            raise RunError(f"{path}: not a usable {agent.config.algorithm.upper()} model: {error}") from error
+        if env is not None:
+            bind_market(agent.model, env)
+            try:
+                agent.model.set_env(env)
+            except (ValueError, AssertionError) as error:
+                raise RunError(f"{path}: the model does not fit the environment: {error}") from error
         return agent
 
     @property
@@ -146,6 +160,20 @@ class Agent:
         """
         action, state = self.model.predict(observation, state=state, deterministic=deterministic)
         return action, state
+
+    def acting_in(self, env: Any) -> AbstractContextManager[None]:
+        """Return a context in which `predict` looks indexed observations up in the market of ``env``.
+
+        An indexed observation names a bar and not its market, so an agent that acts on other bars than those it was
+        trained on must be told. `BackTesting` does that. Agents of flat observations need nothing and are left alone.
+
+        Args:
+            env: An environment of this package.
+
+        Raises:
+            ConfigError: On entering: the market's features or symbols are not those that the model was trained on.
+        """
+        return bound_market(self.model, env)
 
     def save(self, path: str | Path) -> None:
         """Write the model to a zip file, as stable-baselines3 does."""

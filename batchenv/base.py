@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
-from gymnasium.spaces import Space
 
 from batchenv.config import EnvConfig, as_env_config
 from batchenv.episodes import EpisodeSchedule, check_seed
@@ -18,9 +16,7 @@ from batchenv.errors import ConfigError, EnvironmentStateError, FeatureError, Ma
 from batchenv.features import FeatureMatrix, FeatureScaler, compute_features
 from batchenv.market import MarketData
 from batchenv.parameters import LaneParameters, LaneValues, per_symbol
-from batchenv.spaces import ActionSpec, ObservationLayout
-
-Observation = npt.NDArray[np.float32]
+from batchenv.spaces import ActionSpec, Observation, ObservationLayout
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,9 @@ class TradingTask:
         )
         _check_market(bars, rules)
         borrows = not rules.margin_config.cash_account
-        layout = ObservationLayout(matrix.names, bars.symbols, rules.observation_config, matrix.scaler.clip, borrows)
+        layout = ObservationLayout(
+            matrix.names, bars.symbols, rules.observation_config, matrix.scaler.clip, bars.n_bars, borrows
+        )
         actions = ActionSpec(rules.action_config, bars.symbols)
         return cls(bars, rules, matrix, actions, layout, schedule)
 
@@ -163,7 +161,7 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
         self.task = TradingTask.build(market, config, features, scaler)
         self.market = self.task.market
         self.config = self.task.config
-        self.observation_space = cast(Space[Observation], self.task.layout.space)
+        self.observation_space = self.task.layout.space
         self.action_space = self.task.actions.space
         self.render_mode = None
         self.seed_value = check_seed(seed)
@@ -195,7 +193,7 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
                 start bar outright.
 
         Returns:
-            The first observation, float32 ``[size]``, and an info dict.
+            The first observation, float32 ``[size]`` or a dict (`batchenv.spaces.Observation`), and an info dict.
 
         Raises:
             ConfigError: Wrong seed or options.

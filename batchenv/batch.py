@@ -19,22 +19,26 @@ from batchenv.errors import ConfigError, EnvironmentStateError
 from batchenv.features import FeatureScaler
 from batchenv.kernel.engine import Engine
 from batchenv.parameters import LaneParameters
+from batchenv.spaces import Observation
 
 Array = npt.NDArray[Any]
 MAX_LANES = 2**31 - 1
 
 
-class BatchTradingEnv(VectorEnv[Array, Array, Array]):
+class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
     """``n_envs`` trading accounts advanced by one compiled step.
 
     Lanes that end are reset within the same step (`AutoresetMode.SAME_STEP`): the returned observation is the first of
     the new episode, and ``infos["final_obs"]`` holds the last of the old one. ``infos`` of a step in which some lane
     ended has, each with a boolean mask under the same name after an underscore:
 
-    * ``final_obs``: object array ``[n_envs]``, the true last observation, float32 ``[size]``;
+    * ``final_obs``: object array ``[n_envs]``, the true last observation, float32 ``[size]`` or a dict;
     * ``final_info``: a dict of arrays ``[n_envs]``: ``equity`` (money), ``bar``, ``episode`` (number);
     * ``episode``: a dict of arrays ``[n_envs]``: ``r`` (sum of rewards), ``l`` (steps), ``t`` (seconds since
       construction), as `gymnasium.wrappers.vector.RecordEpisodeStatistics` gives them.
+
+    With ``observation_config.mode`` ``indexed`` an observation is a dict, ``{"bar": int64 [n_envs, 1], "portfolio":
+    float32 [n_envs, size]}``: the market part is row ``bar`` of ``task.features.values`` and is not copied.
 
     Attributes:
         task: Market, rules, features and layout.
@@ -95,14 +99,9 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
         self.parameters = LaneParameters.build(
             task.config, task.market.symbols, task.schedule, self.num_envs, lane_parameters
         )
-        self._engine = Engine(task, self.parameters, self.num_envs, int(n_threads))
+        self._engine = Engine(task, self.parameters, self.num_envs, int(n_threads), alternate=not copy)
         self._copy = copy
-        self._spare = self._engine.out._replace(
-            observation=self._engine.out.observation.copy(),
-            reward=self._engine.out.reward.copy(),
-            terminated=self._engine.out.terminated.copy(),
-            truncated=self._engine.out.truncated.copy(),
-        )
+        self._bars, self._spare_bars = (np.zeros((self.num_envs, 1), np.int64) for _ in range(2))
         self._returns = np.zeros(self.num_envs)
         self._all = np.arange(self.num_envs, dtype=np.int64)
         self._born = time.perf_counter()
@@ -155,7 +154,7 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[Observation, dict[str, Any]]:
         """Start a new episode in every lane, or in those of ``options["reset_mask"]``.
 
         Args:
@@ -163,7 +162,7 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
             options: ``{"reset_mask": bool [n_envs]}`` resets these lanes only.
 
         Returns:
-            Observations, float32 ``[n_envs, size]``, and an empty dict.
+            Observations, float32 ``[n_envs, size]`` or a dict, and an empty dict.
 
         Raises:
             ConfigError: Wrong seed or options.
@@ -177,12 +176,12 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
         self._returns[which] = 0.0
         self._open(which)
         self._running = True
-        return self._give(self._engine.out.observation), {}
+        return self._observe(), {}
 
     def step(
         self, actions: Any
     ) -> tuple[
-        npt.NDArray[np.float32],
+        Observation,
         npt.NDArray[np.float64],
         npt.NDArray[np.bool_],
         npt.NDArray[np.bool_],
@@ -194,8 +193,8 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
             actions: float32 ``[n_envs, symbols]``; integers in `discrete` mode, ``[n_envs]`` of them when joint.
 
         Returns:
-            Observations float32 ``[n_envs, size]``, rewards float64 ``[n_envs]``, terminations and truncations bool
-            ``[n_envs]``, and infos as the class describes them.
+            Observations float32 ``[n_envs, size]`` or a dict, rewards float64 ``[n_envs]``, terminations and
+            truncations bool ``[n_envs]``, and infos as the class describes them.
 
         Raises:
             ActionError: Wrong shape, NaN or infinity; nothing has changed then.
@@ -206,14 +205,14 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
         numbers = self.task.actions.numbers(actions, self.num_envs)
         engine = self._engine
         if not self._copy:
-            engine.out, self._spare = self._spare, engine.out
+            self._bars, self._spare_bars = self._spare_bars, self._bars
         engine.advance(numbers)
         out = engine.out
         self._returns += out.reward
         done = np.flatnonzero(out.terminated | out.truncated)
         infos = self._end(done) if len(done) else {}
         give = self._give
-        return give(out.observation), give(out.reward), give(out.terminated), give(out.truncated), infos
+        return self._observe(), give(out.reward), give(out.terminated), give(out.truncated), infos
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the threads."""
@@ -227,9 +226,9 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
         mask = np.zeros(self.num_envs, np.bool_)
         mask[done] = True
         final_obs = np.full(self.num_envs, None, dtype=object)
-        last = out.observation[done]
+        last, bars, layout = out.observation[done], lanes.bar[done, None], self.task.layout
         for row, lane in enumerate(done):
-            final_obs[lane] = last[row]
+            final_obs[lane] = layout.observation(last[row], bars[row])
         keep = {"equity": lanes.equity, "bar": lanes.bar, "episode": self.episode}
         final_info: dict[str, Any] = {name: np.where(mask, values, 0) for name, values in keep.items()}
         final_info |= {f"_{name}": mask for name in keep}
@@ -269,6 +268,14 @@ class BatchTradingEnv(VectorEnv[Array, Array, Array]):
                 f"expected bool [{self.num_envs}] with at least one True"
             )
         return np.flatnonzero(mask)
+
+    def _observe(self) -> Observation:
+        """Return the observations of all lanes, in arrays that `copy` decides on."""
+        vector, layout = self._give(self._engine.out.observation), self.task.layout
+        if not layout.indexed:
+            return vector
+        self._bars[:, 0] = self._engine.lanes.bar
+        return layout.observation(vector, self._give(self._bars))
 
     def _give(self, array: Array) -> Array:
         return array.copy() if self._copy else array

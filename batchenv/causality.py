@@ -298,6 +298,9 @@ def _bars(env: Any, info: Mapping[str, Any]) -> NDArray[np.int64]:
 def _values(env: Any, observation: Any, info: Mapping[str, Any], lane: int, vector: bool) -> dict[str, NDArray[Any]]:
     """Return all that is compared after a step or a reset, except the step's own results."""
     values = _flat("observation", observation)
+    task = getattr(env.unwrapped, "task", None)
+    if task is not None and task.layout.indexed:  # such an observation stands for the features of its bar
+        values |= _flat("features", task.features.values[int(observation["bar"][0])])
     if not vector:
         for key, value in info.items():
             if key != "episode":  # holds the time that has passed

@@ -344,8 +344,16 @@ class EpisodeConfig(ConfigModel):
 
 
 class ObservationConfig(ConfigModel):
-    """Optional parts of an observation (rule 6.4)."""
+    """Form and optional parts of an observation (rule 6.4).
 
+    Attributes:
+        mode: ``flat`` for one vector; ``indexed`` for the bar's index in place of its features, which are the same for
+            every lane (`batchenv.extractors` looks them up).
+        unrealized_pnl: Whether the unrealised profit of each symbol is observed.
+        time_left: Whether the rest of the episode is observed.
+    """
+
+    mode: Literal["flat", "indexed"] = "flat"
     unrealized_pnl: bool = False
     time_left: bool = False
 

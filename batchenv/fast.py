@@ -14,6 +14,7 @@ from batchenv.base import BaseTradingEnv
 from batchenv.config import EnvConfig
 from batchenv.features import FeatureScaler
 from batchenv.kernel.engine import Engine
+from batchenv.spaces import Observation
 
 
 class FastTrainingEnv(BaseTradingEnv):
@@ -60,14 +61,15 @@ class FastTrainingEnv(BaseTradingEnv):
         """Cash plus positions at the mark, in money."""
         return float(self._engine.lanes.equity[0])
 
-    def step(self, action: Any) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Take the lane over one bar.
 
         Args:
             action: float32 ``[symbols]``; integers in `discrete` mode, one integer when joint.
 
         Returns:
-            Observation float32 ``[size]``, reward, terminated, truncated, info.
+            Observation float32 ``[size]`` or a dict (`batchenv.spaces.Observation`), reward, terminated, truncated,
+            info.
 
         Raises:
             ActionError: Wrong shape, NaN or infinity; nothing has changed then.
@@ -86,13 +88,18 @@ class FastTrainingEnv(BaseTradingEnv):
             self._running = False
             seconds = round(time.perf_counter() - self._born, 6)
             info["episode"] = {"r": self._return, "l": self.bar - self.start, "t": seconds}
-        return out.observation[0].copy(), reward, terminated, truncated, info
+        return self._observe(), reward, terminated, truncated, info
 
-    def _begin(self) -> npt.NDArray[np.float32]:
+    def _begin(self) -> Observation:
         self._return = 0.0
         bars = {"start": np.array([self.start]), "end": np.array([self.end])}
         self._engine.open(self._which, self.values._replace(**bars))
-        return np.array(self._engine.out.observation[0])
+        return self._observe()
+
+    def _observe(self) -> Observation:
+        """Return the observation of the current bar, in new arrays."""
+        vector = np.array(self._engine.out.observation[0])
+        return self.task.layout.observation(vector, np.array([self.bar], np.int64))
 
     def _info(self) -> dict[str, Any]:
         return {"bar": self.bar, "equity": self.equity}

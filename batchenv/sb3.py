@@ -14,6 +14,7 @@ from batchenv.batch import BatchTradingEnv
 from batchenv.config import EnvConfig
 from batchenv.errors import ActionError, ConfigError
 from batchenv.features import FeatureScaler
+from batchenv.spaces import Observation
 
 _PER_LANE = ("cash", "holdings", "equity", "bar", "episode")
 
@@ -67,11 +68,11 @@ class TradingVecEnv(VecEnv):
         self._calm = {"TimeLimit.truncated": False}
         super().__init__(n_envs, self.batch.single_observation_space, self.batch.single_action_space)
 
-    def reset(self) -> npt.NDArray[np.float32]:
+    def reset(self) -> Observation:
         """Start a new episode in every lane, with the seed of `seed` where one was given since the last reset.
 
         Returns:
-            Observations, float32 ``[n_envs, size]``.
+            Observations, float32 ``[n_envs, size]`` or a dict (`batchenv.spaces.Observation`).
         """
         seed = self._seeds[0] if self._seeds[0] is not None else self._first_seed
         unknown = [key for options in self._options for key in options]
@@ -92,8 +93,8 @@ class TradingVecEnv(VecEnv):
         """Take every lane over one bar.
 
         Returns:
-            Observations float32 ``[n_envs, size]`` (already of the next episode where done), rewards float32
-            ``[n_envs]``, dones bool ``[n_envs]``, and one info dict per lane.
+            Observations float32 ``[n_envs, size]`` or a dict (already of the next episode where done), rewards
+            float32 ``[n_envs]``, dones bool ``[n_envs]``, and one info dict per lane.
 
         Raises:
             ActionError: Wrong shape, NaN or infinity, or no actions at all; nothing has changed then.

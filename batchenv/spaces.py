@@ -5,6 +5,7 @@ Rules 2.2 and 6.4 of ``docs/accounting.md``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,8 +17,13 @@ from batchenv.config import ActionConfig, ObservationConfig
 from batchenv.errors import ActionError, ConfigError
 
 _JOINT_LIMIT = 100_000
+_FEW = 4096
 PORTFOLIO_LIMIT = 10.0
 """Bound of weights, cash fraction and unrealised profit in an observation (rule 6.4)."""
+INDEX_LIMIT = 2**24
+"""Most bars of an indexed observation: stable-baselines3 hands numbers to networks as float32, which count so far."""
+Observation = Any
+"""float32 ``[..., size]``; in mode ``indexed`` ``{"bar": int64 [..., 1], "portfolio": float32 [..., size]}``."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,11 @@ class ActionSpec:
             return self._choices(array)
         if array.dtype.kind not in "fiu":
             raise ActionError(f"actions: got dtype {array.dtype}, expected float32")
-        # One sum finds NaN and infinity at a fraction of isfinite's cost; the slow look is for messages only.
-        with np.errstate(over="ignore", invalid="ignore"):
-            array = np.ascontiguousarray(array, dtype=np.float32)
-            total = array.sum()
-        if not np.isfinite(total):
+        if array.dtype != np.float32:
+            with np.errstate(over="ignore"):  # infinite then, and refused
+                array = array.astype(np.float32)
+        array = np.ascontiguousarray(array)
+        if not math.isfinite(_sum(array)):
             self._refuse_non_finite(array)
         return array
 
@@ -114,6 +120,14 @@ class ActionSpec:
         return f"[lane {index[0]}{symbol}]"
 
 
+def _sum(array: npt.NDArray[np.float32]) -> float:
+    """Return a sum that is not finite if a number of ``array`` is not: much faster than looking at each of them."""
+    if array.size <= _FEW:  # the product needs no guard against warnings, which costs more than a short sum
+        return float(np.vdot(array, array))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(array.sum())
+
+
 @dataclass(frozen=True)
 class ObservationLayout:
     """Where each part of an observation lies.
@@ -121,8 +135,9 @@ class ObservationLayout:
     Attributes:
         features: Feature names.
         symbols: Symbol names.
-        config: The optional parts.
+        config: The form, and the optional parts.
         feature_limit: Bound of the feature values; infinity when they are not scaled.
+        n_bars: Bars of the market.
         borrows: Whether the account is a margin account, whose weights and cash fraction can leave [0, 1].
     """
 
@@ -130,13 +145,27 @@ class ObservationLayout:
     symbols: tuple[str, ...]
     config: ObservationConfig
     feature_limit: float
+    n_bars: int
     borrows: bool = False
+
+    def __post_init__(self) -> None:
+        if self.indexed and self.n_bars > INDEX_LIMIT:
+            raise ConfigError(
+                f"observation_config.mode: 'indexed' counts up to {INDEX_LIMIT:,} bars, and these data have "
+                f"{self.n_bars:,}; expected 'flat'"
+            )
+
+    @property
+    def indexed(self) -> bool:
+        """Whether an observation names its bar in place of holding the bar's features."""
+        return self.config.mode == "indexed"
 
     @property
     def parts(self) -> dict[str, slice]:
-        """Slice of each part within an observation, by part name, in order."""
+        """Slice of each part within an observation's vector (`size`), by part name, in order."""
         n = len(self.symbols)
-        sizes = {"features": len(self.features) * n, "weights": n, "cash": 1}
+        sizes = {} if self.indexed else {"features": len(self.features) * n}
+        sizes |= {"weights": n, "cash": 1}
         if self.config.unrealized_pnl:
             sizes["unrealized_pnl"] = n
         if self.config.time_left:
@@ -146,13 +175,13 @@ class ObservationLayout:
 
     @property
     def size(self) -> int:
-        """Length of an observation."""
+        """Length of an observation's vector: all of it, or ``portfolio`` when it is indexed."""
         return max(int(part.stop) for part in self.parts.values())
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for every number of an observation, such as ``"rsi_14[IBM]"``."""
-        names = [f"{feature}[{symbol}]" for feature in self.features for symbol in self.symbols]
+        """A name for every number of an observation's vector, such as ``"rsi_14[IBM]"``."""
+        names = [] if self.indexed else list(self.market_names)
         names += [f"weight[{symbol}]" for symbol in self.symbols] + ["cash"]
         if self.config.unrealized_pnl:
             names += [f"unrealized_pnl[{symbol}]" for symbol in self.symbols]
@@ -161,13 +190,36 @@ class ObservationLayout:
         return tuple(names)
 
     @property
-    def space(self) -> spaces.Box:
-        """The gymnasium space of one lane's observation, float32 ``[size]``."""
+    def market_names(self) -> tuple[str, ...]:
+        """A name for every column of the feature matrix."""
+        return tuple(f"{feature}[{symbol}]" for feature in self.features for symbol in self.symbols)
+
+    @property
+    def space(self) -> spaces.Space[Any]:
+        """The gymnasium space of one lane's observation: a Box, or when it is indexed a Dict of two."""
+        if not self.indexed:
+            return self._vector_space
+        bar = spaces.Box(0, self.n_bars - 1, (1,), np.int64)
+        return spaces.Dict({"bar": bar, "portfolio": self._vector_space})
+
+    def observation(self, vector: npt.NDArray[np.float32], bar: npt.NDArray[np.int64]) -> Observation:
+        """Return an observation of one lane or many.
+
+        Args:
+            vector: What `parts` divides, float32 ``[..., size]``; kept, not copied.
+            bar: Index of the bar in the market, int64 ``[..., 1]``; kept, not copied.
+        """
+        return {"bar": bar, "portfolio": vector} if self.indexed else vector
+
+    @property
+    def _vector_space(self) -> spaces.Box:
+        """Space of an observation's vector, float32 ``[size]``."""
         parts = self.parts
         low = np.zeros(self.size, np.float32)
         high = np.ones(self.size, np.float32)
-        low[parts["features"]] = -self.feature_limit
-        high[parts["features"]] = self.feature_limit
+        if "features" in parts:
+            low[parts["features"]] = -self.feature_limit
+            high[parts["features"]] = self.feature_limit
         if self.borrows:
             for part in (parts["weights"], parts["cash"]):
                 low[part], high[part] = -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT

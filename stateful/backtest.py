@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -189,7 +190,9 @@ class BackTesting:
             ActionError: The agent returned an action that the environment cannot take.
         """
         env = self.env
-        _play(self.agent, env, self._episode, self.config.deterministic, progress)
+        acting_in = getattr(self.agent, "acting_in", nullcontext)  # where indexed observations are looked up
+        with acting_in(env):
+            _play(self.agent, env, self._episode, self.config.deterministic, progress)
         history, fills, trades = env.history, env.fills, env.trades
         metrics = self._measure(history, fills, trades)
         baselines: dict[str, pd.DataFrame] = {}
@@ -263,6 +266,9 @@ def _space_difference(kind: str, agents: Any, envs: spaces.Space[Any]) -> str | 
     """Return how two spaces differ, or None where they agree or the agent does not tell."""
     if agents is None:
         return None
+    if isinstance(agents, spaces.Dict) and isinstance(envs, spaces.Dict) and set(agents) == set(envs):
+        found = (_space_difference(f"{kind}[{key!r}]", agents[key], envs[key]) for key in envs)
+        return next((text for text in found if text), None)
     if type(agents) is not type(envs) or agents.shape != envs.shape:
         return f"{kind}: the agent was made for {_describe(agents)}, the environment has {_describe(envs)}"
     if kind == "action_space" and agents != envs:

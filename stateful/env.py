@@ -19,7 +19,7 @@ from batchenv.config import EnvConfig
 from batchenv.errors import EnvironmentStateError
 from batchenv.features import FeatureScaler
 from batchenv.rewards import RewardStep
-from batchenv.spaces import PORTFOLIO_LIMIT
+from batchenv.spaces import PORTFOLIO_LIMIT, Observation
 from stateful.execution import Quotes
 from stateful.history import History, fills_frame, trades_frame
 from stateful.orders import FillRule, check_orders, size_orders, sizeable_orders
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = npt.NDArray[np.float64]
-Observation = npt.NDArray[np.float32]
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
@@ -94,7 +93,8 @@ class StatefulTradingEnv(BaseTradingEnv):
                 account is liquidated instead (rule 2.4).
 
         Returns:
-            Observation float32 ``[size]``, reward, terminated, truncated, info.
+            Observation float32 ``[size]`` or a dict (`batchenv.spaces.Observation`), reward, terminated, truncated,
+            info.
 
         Raises:
             ActionError: Wrong shape or kind, NaN or infinity; nothing has changed then.
@@ -102,7 +102,8 @@ class StatefulTradingEnv(BaseTradingEnv):
         """
         self._check_running()
         actions = self.task.actions
-        numbers = actions.numbers([action], 1)[0].clip(actions.low, actions.high).astype(np.float64)  # 2.2
+        one = action[None] if isinstance(action, np.ndarray) else [action]
+        numbers = actions.numbers(one, 1)[0].clip(actions.low, actions.high).astype(np.float64)  # 2.2
         account, marks = self._portfolio, self.market.mark[self.bar]
         leverage = account.terms.leverage
         orders = size_orders(numbers, account.equity, account.positions.shares, marks, self.config, leverage)
@@ -193,11 +194,12 @@ class StatefulTradingEnv(BaseTradingEnv):
             self._history.record(account, 0.0, 0.0, 0.0)
 
     def _observe(self) -> Observation:
-        """Return the observation of the current bar (rule 6.4), a new array."""
+        """Return the observation of the current bar (rule 6.4), in new arrays."""
         account, parts, bar = self._portfolio, self._parts, self.bar
         shares, marks, equity = account.positions.shares, self._marks[bar], account.equity
         observation = np.zeros(self._size, np.float32)
-        observation[parts["features"]] = self.task.features.values[bar]
+        if "features" in parts:
+            observation[parts["features"]] = self.task.features.values[bar]
         if equity > 0:
             observation[parts["weights"]] = _limited(shares * marks / equity)
             observation[parts["cash"]] = min(max(account.cash / equity, -PORTFOLIO_LIMIT), PORTFOLIO_LIMIT)
@@ -207,7 +209,7 @@ class StatefulTradingEnv(BaseTradingEnv):
             observation[parts["unrealized_pnl"]] = _limited(np.sign(shares) * (ratio - 1.0))
         if "time_left" in parts:
             observation[parts["time_left"]] = (self.end - bar) / (self.end - self.start)
-        return observation
+        return self.task.layout.observation(observation, np.array([bar], np.int64))
 
     def _info(self) -> dict[str, Any]:
         account = self._portfolio

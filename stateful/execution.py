@@ -8,8 +8,8 @@ rule  what                     where
 ====  =======================  ===================
 3.1   permitted size           `permitted_orders`
 3.2   two parts                `split_orders`
-3.3   price paid and fee       `slippages`, `prices_paid`, `fees`
-3.4   common factor            `common_factor`, `net_factor`
+3.3   price paid and fee       `slippages`, `prices_paid`, `fees`, `priced`
+3.4   common factor            `common_factor`, `fee_bounds`, `net_factor`
 3.5   lots                     `in_lots`
 3.6   smallest order           `large_enough`
 ====  =======================  ===================
@@ -80,6 +80,26 @@ class Parts(NamedTuple):
     increase: Floats
 
 
+class Priced(NamedTuple):
+    """Fills and what they cost (rule 3.3), float64 ``[symbols]``.
+
+    Attributes:
+        quantities: Signed shares, 0 where nothing fills.
+        prices: p, money per share.
+        paid: x, money per share.
+        notional: n, in money.
+        fees: In money.
+        slippage: q p s, in money.
+    """
+
+    quantities: Floats
+    prices: Floats
+    paid: Floats
+    notional: Floats
+    fees: Floats
+    slippage: Floats
+
+
 def fill_quantities(orders: Floats, account: Account, quotes: Quotes, terms: Terms) -> Floats:
     """Return the signed shares that fill (rules 3.1 to 3.6), float64 ``[symbols]``.
 
@@ -92,7 +112,7 @@ def fill_quantities(orders: Floats, account: Account, quotes: Quotes, terms: Ter
     orders = permitted_orders(orders, account.shares, quotes, terms)
     parts = split_orders(orders, account.shares, quotes.prices, terms)
     increase = parts.increase
-    if increase.any():
+    if np.count_nonzero(increase):
         increase = increase * common_factor(parts, account, quotes, terms)
         if terms.has_lots:
             increase = in_lots(increase, terms)
@@ -121,10 +141,10 @@ def split_orders(orders: Floats, shares: Floats, prices: Floats, terms: Terms) -
     The reducing part comes out final: in lots (3.5) and dropped where it is too small (3.6), unless it closes the
     whole position.
     """
-    sign, size, held = np.sign(orders), np.abs(orders), np.abs(shares)
-    against = orders * np.sign(shares) < 0
-    size = np.where(against & (np.abs(size - held) <= TOLERANCE * held), held, size)
-    reduce = np.where(against, np.minimum(size, held), 0.0)
+    sign, size = np.sign(orders), np.abs(orders)
+    held = np.maximum(-sign * shares, 0.0)  # against the order; 0 where the position has its direction
+    size = np.where(np.abs(size - held) <= TOLERANCE * held, held, size)
+    reduce = np.minimum(size, held)
     increase = size - reduce
     if terms.has_lots or terms.min_notional > 0:
         closes = reduce == held
@@ -173,6 +193,24 @@ def fees(quantity: Floats, notional: Floats, sign: Floats, shares: Floats, terms
     return np.where(quantity > 0, fee, 0.0)
 
 
+def priced(quantities: Floats, prices: Floats, volumes: Floats | None, shares: Floats, terms: Terms) -> Priced:
+    """Return what fills cost (rule 3.3).
+
+    Args:
+        quantities: Signed shares, 0 where nothing fills, float64 ``[symbols]``.
+        prices: p, money per share, float64 ``[symbols]``.
+        volumes: V in shares, float64 ``[symbols]``; None where the data have none.
+        shares: Shares held before, float64 ``[symbols]``.
+        terms: The account's terms.
+    """
+    sign, size = np.sign(quantities), np.abs(quantities)
+    slippage = slippages(size, volumes, terms)
+    paid = prices_paid(sign, prices, slippage)
+    notional = size * paid
+    fee = fees(size, notional, sign, shares, terms)
+    return Priced(quantities, prices, paid, notional, fee, size * prices * slippage)
+
+
 def common_factor(parts: Parts, account: Account, quotes: Quotes, terms: Terms) -> float:
     """Return f, which every increasing part is multiplied by (rule 3.4), in [0, 1]."""
     sign, reduce, increase = parts
@@ -191,15 +229,14 @@ def common_factor(parts: Parts, account: Account, quotes: Quotes, terms: Terms) 
 
     value = float(increase @ prices)  # I
     slipped = float((increase * prices) @ slippage)  # S
-    all_fees = float(fees(size, size * paid, sign, account.shares, terms).sum())  # F
+    bound, growing = fee_bounds(parts, paid, terms)  # A, U
+    all_fees = bound + growing  # F
+    if not terms.proportional_fees:
+        all_fees = float(fees(size, size * paid, sign, account.shares, terms).sum())
     fits = value + leverage * (slipped + all_fees) <= room * (1.0 + TOLERANCE)
     if fits and terms.net_limit is None:
         return 1.0
 
-    # Fees at their upper bound: A whatever f is, U in proportion to f.
-    per_fill = np.where(size > 0, np.maximum(terms.fee_minimum, terms.fee_fixed), 0.0)
-    bound = float((per_fill + terms.fee_rate * (reduce * paid) + terms.fee_per_share * reduce).sum())  # A
-    growing = float((terms.fee_rate * (increase * paid) + terms.fee_per_share * increase).sum())  # U
     factor = 1.0
     residue = RESIDUE * account.equity
     if not fits:
@@ -211,6 +248,20 @@ def common_factor(parts: Parts, account: Account, quotes: Quotes, terms: Terms) 
     if math.isnan(factor):
         return 0.0  # the orders are without measure: their sums overflow
     return min(max(factor, 0.0), 1.0)
+
+
+def fee_bounds(parts: Parts, paid: Floats, terms: Terms) -> tuple[float, float]:
+    """Return fees at their upper bound (rule 3.4): A, whatever f is, and U, in proportion to f; in money.
+
+    Fees in proportion to the notional are what they are bounded by.
+    """
+    _, reduce, increase = parts
+    bound, growing = float((reduce * paid) @ terms.fee_rate), float((increase * paid) @ terms.fee_rate)
+    if not terms.proportional_fees:
+        per_fill = np.where(reduce + increase > 0, np.maximum(terms.fee_minimum, terms.fee_fixed), 0.0)
+        bound += float(per_fill.sum()) + float(reduce @ terms.fee_per_share)
+        growing += float(increase @ terms.fee_per_share)
+    return bound, growing
 
 
 def net_factor(limit: float, direction: float, costs: float, net: float, equity: float, residue: float) -> float:
@@ -227,7 +278,7 @@ def net_factor(limit: float, direction: float, costs: float, net: float, equity:
     factor = 1.0
     for side in (1.0, -1.0):
         pace, left = side * direction + limit * costs, limit * equity - side * net
-        if pace > 0:
+        if pace > residue:
             factor = min(factor, left / pace) if left > residue else 0.0
     return factor
 

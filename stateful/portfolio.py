@@ -25,9 +25,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stateful.execution import Account, Quotes, fees, fill_quantities, prices_paid, slippages
-from stateful.positions import KINDS, Kind, PositionManager
-from stateful.rowlog import RowLog
+from stateful.execution import Account, Priced, Quotes, fill_quantities, priced
+from stateful.positions import Kind, PositionManager
 from stateful.stops import Exit
 from stateful.terms import Terms
 
@@ -62,6 +61,10 @@ class Fill(NamedTuple):
     fee: float
     slippage: float
     kind: Kind
+
+
+_Fills = tuple[int, int, npt.NDArray[np.int64], Floats, Kind]
+"""Fills of one moment: decision bar, fill bar, columns, ``requested`` to ``slippage`` ``[7, fills]``, kind."""
 
 
 @dataclass(slots=True)
@@ -161,7 +164,7 @@ class Portfolio:
         self.positions = PositionManager(symbols, record_trades=record)
         self.step, self.total = Flows(), Flows()
         self._bar = 0
-        self._fills = RowLog(len(Fill._fields)) if record else None
+        self._fills: list[_Fills] | None = [] if record else None
 
     @property
     def holdings(self) -> Floats:
@@ -181,10 +184,10 @@ class Portfolio:
     @property
     def fills(self) -> list[Fill]:
         """Every fill so far, in order of execution; empty unless ``record``."""
-        rows = [] if self._fills is None else self._fills.rows().tolist()
         return [
-            Fill._make((int(decided), int(filled), self.symbols[int(column)], *numbers, KINDS[int(kind)]))
-            for decided, filled, column, *numbers, kind in rows
+            Fill._make((decided, filled, self.symbols[column], *numbers, kind))
+            for decided, filled, columns, facts, kind in self._fills or ()
+            for column, numbers in zip(columns.tolist(), facts.T.tolist(), strict=True)
         ]
 
     # --- one step -------------------------------------------------------------------------------------------
@@ -207,9 +210,9 @@ class Portfolio:
         # Orders without measure overflow to infinity, and then the common factor is 0.
         with np.errstate(over="ignore", invalid="ignore"):
             quantities = fill_quantities(orders, account, quotes, self.terms)
-        columns = quantities.nonzero()[0]
-        if columns.size:
-            self._settle(columns, quantities, orders, quotes.prices, quotes.volumes, fill_bar, kind)
+        if np.count_nonzero(quantities):
+            fills = priced(quantities, quotes.prices, quotes.volumes, account.shares, self.terms)
+            self._settle(orders, fills, fill_bar, kind)
 
     def stop_out(self, column: int, found: Exit, volumes: Floats | None, bar: int) -> None:
         """Close a position at its stop or target: a fill like any other, of any size (rule 5.3).
@@ -223,7 +226,8 @@ class Portfolio:
         quantities = np.zeros(len(self.symbols))
         quantities[column] = -self.positions.shares[column]
         prices = np.full(len(self.symbols), found.price)
-        self._settle(np.array([column]), quantities, quantities, prices, volumes, bar, found.kind)
+        fills = priced(quantities, prices, volumes, self.positions.shares, self.terms)
+        self._settle(quantities, fills, bar, found.kind)
 
     def exchange(self, column: int, price: float, bar: int) -> None:
         """Exchange a whole position for cash without fee or slippage (rule 4.4); nothing where nothing is held.
@@ -239,8 +243,8 @@ class Portfolio:
         self.cash += shares * price
         self.step.delisting += shares * price
         self.positions.fill(column, -shares, price, 0.0, bar + 1, "delisting")
-        facts = (-shares, -shares, price, price, abs(shares) * price, 0.0, 0.0)
-        self._record(bar + 1, np.array([column]), np.array([facts]), "delisting")
+        facts = np.array([-shares, -shares, price, price, abs(shares) * price, 0.0, 0.0])
+        self._record(bar + 1, np.array([column]), facts[:, None], "delisting")
 
     def mark(self, marks: Floats) -> float:
         """Value the account at the marks of the new bar (rule 6.1), which ends the step.
@@ -262,55 +266,35 @@ class Portfolio:
 
     # --- fills ----------------------------------------------------------------------------------------------
 
-    def _settle(
-        self,
-        columns: npt.NDArray[np.int64],
-        quantities: Floats,
-        orders: Floats,
-        prices: Floats,
-        volumes: Floats | None,
-        bar: int,
-        kind: Kind,
-    ) -> None:
-        """Price the fills (rule 3.3), settle them (3.7), sells first, and count turnover and costs (3.8).
+    def _settle(self, orders: Floats, fills: Priced, bar: int, kind: Kind) -> None:
+        """Settle fills (rule 3.7), sells first, and count turnover and costs (3.8).
 
         Args:
-            columns: Symbols that fill.
-            quantities: Signed shares, 0 for all others, float64 ``[symbols]``.
             orders: Signed shares ordered, float64 ``[symbols]``.
-            prices: p, money per share, float64 ``[symbols]``.
-            volumes: V in shares, float64 ``[symbols]``; None where the data have none.
+            fills: What fills, at which price and cost.
             bar: The fill bar.
             kind: Why they fill.
         """
-        terms, step, positions = self.terms, self.step, self.positions
-        sign, size = np.sign(quantities), np.abs(quantities)
-        slippage = slippages(size, volumes, terms)
-        paid = prices_paid(sign, prices, slippage)
-        notional, lost = size * paid, size * prices * slippage
-        fee = fees(size, notional, sign, positions.shares, terms)
-        all_fees = float(fee.sum())
+        step, quantities = self.step, fills.quantities
+        columns = np.concatenate(((quantities < 0).nonzero()[0], (quantities > 0).nonzero()[0]))
+        facts = np.array((orders, *fills)).take(columns, axis=1)
+        notional, fee, slippage = facts[4:].sum(axis=1).tolist()
 
-        self.cash -= float(quantities @ paid)
-        self.cash -= all_fees
-        if terms.cash_account and self.cash < 0:
+        self.cash -= float(quantities @ fills.paid)
+        self.cash -= fee
+        if self.terms.cash_account and self.cash < 0:
             self.cash = 0.0  # a residue of rounding
-        columns = columns[(quantities[columns] > 0).argsort(kind="stable")]
-        facts = np.array((orders, quantities, prices, paid, notional, fee, lost))[:, columns].T
-        for column, (_, shares, _, price, _, cost, _) in zip(columns.tolist(), facts.tolist(), strict=True):
-            positions.fill(column, shares, price, cost, bar, kind)
+        _, shares, _, paid, _, fees, _ = facts.tolist()
+        for column, quantity, price, cost in zip(columns.tolist(), shares, paid, fees, strict=True):
+            self.positions.fill(column, quantity, price, cost, bar, kind)
         self._record(bar, columns, facts, kind)
 
         step.n_fills += len(columns)  # 3.8
-        step.notional += float(size @ paid)
-        step.fees += all_fees
-        step.slippage += float(lost.sum())
+        step.notional += notional
+        step.fees += fee
+        step.slippage += slippage
 
     def _record(self, bar: int, columns: npt.NDArray[np.int64], facts: Floats, kind: Kind) -> None:
-        """Keep fills of ``columns``; ``facts`` are ``requested`` to ``slippage`` of `Fill`, ``[fills, 7]``."""
-        if self._fills is None:
-            return
-        rows = np.empty((len(columns), len(Fill._fields)))
-        rows[:, 0], rows[:, 1], rows[:, 2], rows[:, -1] = self._bar, bar, columns, KINDS.index(kind)
-        rows[:, 3:-1] = facts
-        self._fills.extend(rows)
+        """Keep fills of ``columns``; ``facts`` are ``requested`` to ``slippage`` of `Fill`, ``[7, fills]``."""
+        if self._fills is not None:
+            self._fills.append((self._bar, bar, columns, facts, kind))

@@ -10,14 +10,15 @@ Shares are negative in a short position, and so are those of its lots. All lots 
 
 from __future__ import annotations
 
+import math
+import struct
+from array import array
 from collections import deque
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-
-from stateful.rowlog import RowLog
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["order", "stop_loss", "take_profit", "margin_call", "delisting"]
@@ -41,6 +42,10 @@ class Lot(NamedTuple):
     price: float
     fee_per_share: float
     bar: int
+
+
+_Lot = tuple[float, float, float, int]
+"""The fields of a `Lot`, bare: that is what a step handles by the dozen."""
 
 
 class Trade(NamedTuple):
@@ -92,6 +97,13 @@ class Trade(NamedTuple):
         return self.shares * self.entry_price
 
 
+_TRADE = struct.Struct("9d")
+"""A closed trade in the log: column, entry and exit bar, code of its kind, signed shares, prices, fees.
+
+Objects kept by the hundred thousand slow every step down, because the garbage collector walks them again and again.
+"""
+
+
 class PositionManager:
     """The positions of one account.
 
@@ -133,8 +145,8 @@ class PositionManager:
         self.n_closed = 0
         self.realized_gross = 0.0
         self.realized_fees = 0.0
-        self._lots: tuple[deque[Lot], ...] = tuple(deque() for _ in symbols)
-        self._trades = RowLog(9) if record_trades else None
+        self._lots: tuple[deque[_Lot], ...] = tuple(deque() for _ in symbols)
+        self._trades: array[float] | None = array("d") if record_trades else None
 
     @property
     def realized_net(self) -> float:
@@ -144,17 +156,16 @@ class PositionManager:
     @property
     def trades(self) -> list[Trade]:
         """Closed trades in order of their exits; empty unless ``record_trades``."""
-        rows = [] if self._trades is None else self._trades.rows().tolist()
         return [
             Trade._make((
                 self.symbols[int(column)], int(entry), int(end), _side(shares), abs(shares), *numbers, KINDS[int(kind)]
             ))
-            for column, entry, end, kind, shares, *numbers in rows
+            for column, entry, end, kind, shares, *numbers in _TRADE.iter_unpack(self._trades or b"")
         ]  # fmt: skip
 
     def lots(self, column: int) -> tuple[Lot, ...]:
         """Return the open lots of a symbol, oldest first."""
-        return tuple(self._lots[column])
+        return tuple(map(Lot._make, self._lots[column]))
 
     # --- fills ----------------------------------------------------------------------------------------------
 
@@ -175,55 +186,52 @@ class PositionManager:
         size, held = abs(shares), self.shares.item(column)
         if not size > 0:
             raise ValueError(f"fill of {self.symbols[column]!r}: got {shares} shares, expected more or less than 0")
-        fee_per_share = fee / size
+        new = (shares, price, fee / size, bar)
         if held != 0 and (held > 0) != (shares > 0):
             if size < abs(held):
-                self._reduce(column, -shares, price, fee_per_share, bar, kind)
+                self._close(column, size, new, kind)
                 self.shares[column] = held + shares
                 return
-            self._close_all(column, price, fee_per_share, bar, kind)
+            self._close(column, math.inf, new, kind)
             shares, held = held + shares, 0.0
+            self.shares[column] = self.average_price[column] = 0.0  # 6.5: forgotten at zero shares
             if shares == 0:
                 return
+            new = (shares, price, fee / size, bar)
         total = held + shares
         average = (held * self.average_price.item(column) + shares * price) / total if held else price  # 6.5
         self.average_price[column] = average
         self.shares[column] = total
-        self._lots[column].append(Lot(shares, price, fee_per_share, bar))
+        self._lots[column].append(new)
 
-    def _reduce(self, column: int, shares: float, price: float, fee_per_share: float, bar: int, kind: Kind) -> None:
-        """Close ``shares``, with the sign of the position, from the oldest lots; the last one touched is split."""
+    def _close(self, column: int, left: float, new: _Lot, kind: Kind) -> None:
+        """Close the oldest lots with a fill against them; the last one touched is split.
+
+        Args:
+            column: The symbol.
+            left: Unsigned shares to close; infinite for every lot, whatever rounding has left in them.
+            new: The fill.
+            kind: Why it was filled.
+        """
         lots = self._lots[column]
-        while lots and shares != 0:
-            lot = lots[0]
-            if abs(lot.shares) > abs(shares):
-                lots[0] = Lot(lot.shares - shares, lot.price, lot.fee_per_share, lot.bar)
-                self._close(column, lot, shares, price, fee_per_share, bar, kind)
-                return
-            lots.popleft()
-            self._close(column, lot, lot.shares, price, fee_per_share, bar, kind)
-            shares -= lot.shares
-
-    def _close_all(self, column: int, price: float, fee_per_share: float, bar: int, kind: Kind) -> None:
-        """Close every lot, whatever rounding has left in them."""
-        lots = self._lots[column]
-        while lots:
-            lot = lots.popleft()
-            self._close(column, lot, lot.shares, price, fee_per_share, bar, kind)
-        self.shares[column] = self.average_price[column] = 0.0  # 6.5: forgotten at zero shares
-
-    def _close(
-        self, column: int, lot: Lot, shares: float, price: float, fee_per_share: float, bar: int, kind: Kind
-    ) -> None:
-        """Book the end of ``shares``, with their sign, of one lot."""
-        size = abs(shares)
-        entry_fee, exit_fee = size * lot.fee_per_share, size * fee_per_share
-        self.n_closed += 1
-        self.realized_gross += shares * (price - lot.price)
-        self.realized_fees += entry_fee + exit_fee
-        if self._trades is not None:
-            code = _CODES[kind]
-            self._trades.append(column, lot.bar, bar, code, shares, lot.price, price, entry_fee, exit_fee)
+        _, exit_price, exit_fee_rate, exit_bar = new
+        while lots and left > 0:
+            shares, price, fee_rate, bar = lots.popleft()
+            size = abs(shares)
+            if size > left:
+                closed = left if shares > 0 else -left
+                lots.appendleft((shares - closed, price, fee_rate, bar))
+                shares, size = closed, left
+            left -= size
+            entry_fee, exit_fee = size * fee_rate, size * exit_fee_rate
+            self.n_closed += 1
+            self.realized_gross += shares * (exit_price - price)
+            self.realized_fees += entry_fee + exit_fee
+            if self._trades is not None:
+                code = _CODES[kind]
+                self._trades.frombytes(
+                    _TRADE.pack(column, bar, exit_bar, code, shares, price, exit_price, entry_fee, exit_fee)
+                )
 
     # --- splits ---------------------------------------------------------------------------------------------
 
@@ -232,8 +240,8 @@ class PositionManager:
         self.shares[column] *= factor
         self.average_price[column] /= factor
         lots = self._lots[column]
-        for i, lot in enumerate(lots):
-            lots[i] = Lot(lot.shares * factor, lot.price / factor, lot.fee_per_share / factor, lot.bar)
+        for i, (shares, price, fee_per_share, bar) in enumerate(lots):
+            lots[i] = (shares * factor, price / factor, fee_per_share / factor, bar)
 
     # --- what is open ---------------------------------------------------------------------------------------
 
@@ -250,7 +258,7 @@ class PositionManager:
         for column, lots in enumerate(self._lots):
             if lots:
                 mark = float(marks[column])
-                profit[column] = sum(lot.shares * (mark - lot.price) for lot in lots)
+                profit[column] = sum(shares * (mark - price) for shares, price, _, _ in lots)
         return profit
 
     def open_trades(self, marks: Floats, bar: int) -> Iterator[Trade]:
@@ -260,8 +268,8 @@ class PositionManager:
             marks: Mark prices (rule 1.2), float64 ``[symbols]``; may be NaN where nothing is held.
             bar: The bar of those marks.
         """
-        for column, lots in enumerate(self._lots):
-            for lot in lots:
+        for column in range(len(self.symbols)):
+            for lot in self.lots(column):
                 yield Trade(
                     symbol=self.symbols[column],
                     entry_bar=lot.bar,

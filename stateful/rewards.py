@@ -25,7 +25,7 @@ from batchenv.rewards import (
 from stateful.ratios import RatioReward, calmar, sharpe, sortino
 
 _SMALLEST_RATIO = 1e-8
-"""What equity[t+1] / equity[t] counts as in a logarithm when nothing is left (rule 7.6)."""
+"""What equity[t+1] / equity[t] counts as at least in a logarithm (rule 7.6)."""
 
 _SMALLEST_VARIANCE = 1e-12
 """Below it the differential Sharpe ratio is 0 (rule 7.7)."""
@@ -116,8 +116,8 @@ def simple_return(step: RewardStep) -> float:
 
 
 def log_return(step: RewardStep) -> float:
-    """ln(equity[t+1] / equity[t])."""
-    ratio = step.equity_after / step.equity_before if step.equity_after > 0 else _SMALLEST_RATIO
+    """ln(equity[t+1] / equity[t]), the ratio at least 1e-8."""
+    ratio = max(step.equity_after / step.equity_before, _SMALLEST_RATIO)
     return math.log(ratio)
 
 

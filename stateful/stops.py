@@ -85,13 +85,14 @@ class Watch(NamedTuple):
             bar: Bar t+1.
         """
         stopped = []
-        shares, average = account.positions.shares, account.positions.average_price
+        positions = account.positions
         volumes = None if self.volume is None else self.volume[bar]
-        for column in shares.nonzero()[0].tolist():
-            prices = Bar(float(self.open[bar, column]), float(self.high[bar, column]), float(self.low[bar, column]))
-            if math.isnan(prices.open):
-                continue  # 5.1: no bar, nothing to watch
-            found = find_exit(shares[column] > 0, float(average[column]), prices, self.stop_loss, self.take_profit)
+        bars = map(Bar, self.open[bar].tolist(), self.high[bar].tolist(), self.low[bar].tolist())
+        held = zip(positions.shares.tolist(), positions.average_price.tolist(), bars, strict=True)
+        for column, (shares, average, prices) in enumerate(held):
+            if shares == 0 or math.isnan(prices.open):
+                continue  # 5.1: no position, or no bar to watch
+            found = find_exit(shares > 0, average, prices, self.stop_loss, self.take_profit)
             if found is not None:
                 account.stop_out(column, found, volumes, bar)
                 stopped.append(column)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import gymnasium
@@ -284,6 +285,28 @@ def test_an_environment_survives_pickling() -> None:
     action = actions_for(env, 1)[0]
     for got, want in zip(twin.step(action)[:4], env.step(action)[:4], strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_a_copy_of_an_environment_has_accounts_of_its_own(copies: bool) -> None:
+    env = BatchTradingEnv(market(), settings(), n_envs=3, seed=0, copy=copies)
+    env.reset()
+    twin = copy.deepcopy(env)
+    before = twin.cash.copy()
+    actions = np.full((3, market().n_symbols), 0.5, np.float32)
+    ours = [env.step(actions)[1].copy() for _ in range(4)]
+    assert (twin.cash == before).all()
+    assert (np.array([twin.step(actions)[1].copy() for _ in range(4)]) == np.array(ours)).all()
+
+
+def test_compiling_is_announced_and_only_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    BatchTradingEnv(market(), settings()).reset()
+    assert not caplog.records
+    monkeypatch.setattr("batchenv.kernel.engine.is_ready", lambda _: False)
+    BatchTradingEnv(market(), settings())
+    assert "compiles its kernel, once" in caplog.text
 
 
 def test_gymnasium_statistics_agree_with_ours() -> None:

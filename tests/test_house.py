@@ -27,6 +27,9 @@ ORDER = {
     "fast": 8,
     "sb3": 8,
     "runs": 8,
+    "rollout": 7,
+    "ppo": 8,
+    "extractors": 8,
     "causality": 4,
     "record": 9,
     "agent": 9,
@@ -96,7 +99,7 @@ ROOMS = {
         "stateful/",
     },
     r"\bvectorbt\b.*import|import vectorbt": {"stateful/analysis.py"},
-    r"terminal_observation": {"batchenv/sb3.py"},
+    r"terminal_observation": {"batchenv/sb3.py", "batchenv/ppo.py"},
     r"\bnp\.random\b|\bimport random\b": {"stateful/verify.py"},
     r"^\s*print\(": set(),
 }

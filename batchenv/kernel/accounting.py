@@ -1,8 +1,15 @@
-"""The money arithmetic of the training tier: scalars in, scalars out. Numbers refer to ``docs/accounting.md``."""
+"""The money arithmetic of the training tier: scalars in, scalars out. Numbers refer to ``docs/accounting.md``.
+
+Most of it runs within loops over symbols that the compiler turns into vector instructions. It can where a formula
+chooses between values instead of leaving early, and calls nothing but square roots and ``np.floor`` (``math.floor``
+makes an integer).
+"""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from batchenv.kernel.jit import inlined
 
@@ -28,9 +35,9 @@ def positive(value: float) -> float:
 
 
 @inlined
-def value_order(value: float, mark: float) -> float:
-    """Rule 2.2, `trade`: shares worth ``value`` at the mark."""
-    return value / mark
+def value_order(value: float, inverse: float) -> float:
+    """Rule 2.2, `trade`: shares worth ``value`` at the mark; ``inverse`` is 1 / mark."""
+    return value * inverse
 
 
 @inlined
@@ -46,9 +53,9 @@ def weight_scale(gross: float, leverage: float) -> float:
 
 
 @inlined
-def target_order(value: float, mark: float, held: float) -> float:
+def target_order(value: float, inverse: float, held: float) -> float:
     """Rule 2.2, `weights`: shares that take a position from ``held`` to ``value`` at the mark."""
-    return value / mark - held
+    return value * inverse - held
 
 
 # --- 3 Fill -----------------------------------------------------------------------------------------------------
@@ -63,10 +70,8 @@ def permitted_sale(order: float, held: float) -> float:
 @inlined
 def permitted_volume(order: float, participation: float, volume: float) -> float:
     """Rule 3.1: an order within its part of the bar's volume; no limit where ``participation`` is 0."""
-    if volume <= 0.0:
-        return 0.0
-    limit = participation * volume
-    return clip(order, -limit, limit) if participation > 0.0 else order
+    limit = participation * volume if participation > 0.0 else math.inf
+    return clip(order, -limit, limit) if volume > 0.0 else 0.0
 
 
 @inlined
@@ -90,10 +95,9 @@ def reducing_part(order: float, held: float) -> float:
 @inlined
 def whole_lots(quantity: float, lot: float) -> float:
     """Rule 3.5: the quantity in whole lots, or as it is where fractions are allowed."""
-    if lot <= 0.0:
-        return quantity
-    lots = quantity / lot
-    return lot * math.floor(lots + min(ROUNDING * lots, LOT_ROUNDING))
+    lots = quantity / lot if lot > 0.0 else 0.0
+    whole: float = lot * np.floor(lots + min(ROUNDING * lots, LOT_ROUNDING))
+    return whole if lot > 0.0 else quantity
 
 
 @inlined
@@ -103,9 +107,14 @@ def large_enough(quantity: float, price: float, least: float) -> float:
 
 
 @inlined
-def slippage(rate: float, impact: float, quantity: float, volume: float) -> float:
-    """Rule 3.3: s, as a fraction of the fill price."""
-    root = impact * math.sqrt(quantity / volume) if impact > 0.0 and volume > 0.0 else 0.0
+def impact_slippage(impact: float, quantity: float, volume: float) -> float:
+    """Rule 3.3: the slippage that grows with the order, as a fraction of the fill price."""
+    return impact * math.sqrt(quantity / volume) if volume > 0.0 else 0.0
+
+
+@inlined
+def slippage(rate: float, root: float) -> float:
+    """Rule 3.3: s, as a fraction of the fill price; ``root`` is the part that grows with the order."""
     return min(rate + root, 1.0)
 
 
@@ -142,7 +151,7 @@ def scarce_factor(left: float, bound: float, equity: float) -> float:
 @inlined
 def net_factor(factor: float, left: float, pace: float, equity: float) -> float:
     """Rule 3.4: f kept within the net limit on one side, of which ``left`` is left, and which f uses at ``pace``."""
-    if pace <= 0.0:
+    if pace <= RESIDUE * equity:
         return factor
     return min(factor, left / pace) if left > RESIDUE * equity else 0.0
 
@@ -192,31 +201,35 @@ def reinvested(mark: float, split: float, dividend: float) -> float:
 
 
 @inlined
-def long_exit(entry: float, stop_loss: float, take_profit: float, prices: tuple[float, float, float]) -> float:
-    """Rule 5.2: price at which a long position leaves the bar, 0 when it stays; ``prices`` are open, high, low."""
-    first, high, low = prices
-    stop = entry * (1.0 - stop_loss) if stop_loss > 0.0 else 0.0
-    target = entry * (1.0 + take_profit) if take_profit > 0.0 else math.inf
-    below, above = stop * (1.0 + ROUNDING), target * (1.0 - ROUNDING)
-    if first <= below or first >= above:
-        return first
-    if low <= below:
-        return stop
-    return target if high >= above else 0.0
+def stop_price(entry: float, stop_loss: float, side: float) -> float:
+    """Rule 5.1: the stop of a position; ``side`` is 1 for a long one and -1 for a short one."""
+    return entry * (1.0 - side * stop_loss) if stop_loss > 0.0 else -side * math.inf
 
 
 @inlined
-def short_exit(entry: float, stop_loss: float, take_profit: float, prices: tuple[float, float, float]) -> float:
-    """Rule 5.2, mirrored: price at which a short position leaves the bar, 0 when it stays."""
-    first, high, low = prices
-    stop = entry * (1.0 + stop_loss) if stop_loss > 0.0 else math.inf
-    target = entry * (1.0 - take_profit) if take_profit > 0.0 else 0.0
-    above, below = stop * (1.0 - ROUNDING), target * (1.0 + ROUNDING)
-    if first >= above or first <= below:
-        return first
-    if high >= above:
-        return stop
-    return target if low <= below else 0.0
+def target_price(entry: float, take_profit: float, side: float) -> float:
+    """Rule 5.1: the target of a position."""
+    return entry * (1.0 + side * take_profit) if take_profit > 0.0 else side * math.inf
+
+
+@inlined
+def exit_price(side: float, stop: float, target: float, first: float, best: float, worst: float) -> float:
+    """Rule 5.2: price at which a position leaves the bar, 0 when it stays.
+
+    A short position is the mirror image of a long one: where prices are compared they are multiplied by ``side``.
+
+    Args:
+        side: 1 for a long position, -1 for a short one.
+        stop: Price of the stop.
+        target: Price of the target.
+        first: Open.
+        best: High for a long position, low for a short one.
+        worst: Low for a long position, high for a short one.
+    """
+    below, above = side * stop * (1.0 + side * ROUNDING), side * target * (1.0 - side * ROUNDING)
+    within = target if side * best >= above else 0.0
+    within = stop if side * worst <= below else within
+    return first if side * first <= below or side * first >= above else within
 
 
 # --- 6 Mark and observe -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import Any
@@ -11,10 +12,13 @@ import numpy.typing as npt
 
 from batchenv.base import TradingTask
 from batchenv.errors import ConfigError
-from batchenv.kernel import loops, state
+from batchenv.kernel import full, loops, state
+from batchenv.kernel.jit import is_ready, pin
 from batchenv.kernel.setup import is_plain, make_costs, make_market, make_parameters, make_rules
 from batchenv.parameters import LaneParameters, LaneValues
 from batchenv.rewards import RewardFunction, RewardStep
+
+_LOG = logging.getLogger("batchenv")
 
 
 class Engine:
@@ -26,10 +30,17 @@ class Engine:
         plain: Whether the short way of ``kernel/plain.py`` serves.
         world: What a step reads.
         lanes: State of every lane.
-        out: Results of the last step.
     """
 
-    def __init__(self, task: TradingTask, lane_parameters: LaneParameters, n_lanes: int, n_threads: int = 1) -> None:
+    def __init__(
+        self,
+        task: TradingTask,
+        lane_parameters: LaneParameters,
+        n_lanes: int,
+        n_threads: int = 1,
+        *,
+        alternate: bool = False,
+    ) -> None:
         """Allocate the arrays.
 
         Args:
@@ -37,6 +48,7 @@ class Engine:
             lane_parameters: What applies to each lane and episode.
             n_lanes: Number of lanes N.
             n_threads: Threads that share a step.
+            alternate: Use two sets of results in turn, so that those of a step outlive the next one.
 
         Raises:
             ConfigError: The reward is not one that training can compute.
@@ -51,6 +63,9 @@ class Engine:
         costs = make_costs(task.config, task.market.symbols)
         self.world = state.World(market, rules, costs, parameters)
         self.plain = is_plain(self.world)
+        self._advance = loops.advance_plain if self.plain else loops.advance_full
+        if not is_ready(self._advance):
+            _LOG.warning("batchenv compiles its kernel, once for each installation: this takes about ten seconds")
         self.lanes = state.Lanes(
             cash=np.zeros(n),
             holdings=np.zeros((n, s)),
@@ -63,19 +78,17 @@ class Engine:
             start=np.zeros(n, np.int64),
             end=np.zeros(n, np.int64),
         )
-        self.out = state.StepOutput(
-            observation=np.zeros((n, task.layout.size), np.float32),
-            reward=np.zeros(n),
-            terminated=np.zeros(n, np.bool_),
-            truncated=np.zeros(n, np.bool_),
-            equity_before=np.zeros(n),
-            turnover=np.zeros(n),
-            costs=np.zeros(n),
-        )
+        self._outputs = [_output(n, task.layout.size) for _ in range(2 if alternate else 1)]
+        self._pin()
         edges = np.linspace(0, n, min(n_threads, n) + 1).astype(int).tolist()
         self._chunks = list(pairwise(edges))
-        self._scratch = [np.zeros((3, s)) for _ in self._chunks]
+        self._scratch = [np.zeros((full.ROWS, s)) for _ in self._chunks]
         self._pool = ThreadPoolExecutor(len(self._chunks) - 1, "batchenv") if len(self._chunks) > 1 else None
+
+    @property
+    def out(self) -> state.StepOutput:
+        """Results of the last step or opening."""
+        return self._outputs[0]
 
     @property
     def bytes_per_lane(self) -> int:
@@ -90,10 +103,10 @@ class Engine:
             array[which] = getattr(values, name)[:, : array.shape[1]]
         parameters.leverage[which] = values.leverage
         parameters.initial_cash[which] = values.initial_cash
-        loops.open_lanes(which, values.start, values.end, self.world, self.lanes, self.out.observation)
+        loops.open_lanes(which, values.start, values.end, self._pinned[0])
 
     def advance(self, actions: npt.NDArray[np.float32]) -> None:
-        """Take every lane over one bar and write the results into ``out``.
+        """Take every lane over one bar and write the results into ``out``, which is another one if they alternate.
 
         Args:
             actions: Checked action numbers, float32 ``[N, S]``.
@@ -101,11 +114,17 @@ class Engine:
         Raises:
             ConfigError: A registered reward returned something other than one finite number for each lane.
         """
-        others = [self._pool.submit(self._walk, k, actions) for k in range(1, len(self._chunks))] if self._pool else []
-        self._walk(0, actions)
-        wait(others)
-        for other in others:
-            other.result()
+        if len(self._outputs) > 1:
+            self._outputs.reverse()
+            self._pinned.reverse()
+        if self._pool is None:
+            self._walk(0, actions)
+        else:
+            others = [self._pool.submit(self._walk, k, actions) for k in range(1, len(self._chunks))]
+            self._walk(0, actions)
+            wait(others)
+            for other in others:
+                other.result()
         if self.custom_reward is not None:
             self._apply_custom_reward(self.custom_reward)
 
@@ -118,8 +137,11 @@ class Engine:
 
     def _walk(self, chunk: int, actions: npt.NDArray[np.float32]) -> None:
         first, stop = self._chunks[chunk]
-        advance = loops.advance_plain if self.plain else loops.advance_full
-        advance(first, stop, actions, self.world, self.lanes, self.out, self._scratch[chunk])
+        self._advance(first, stop, actions, self._pinned[0], self._scratch[chunk])
+
+    def _pin(self) -> None:
+        """Take note of where the arrays are; no array may be replaced afterwards."""
+        self._pinned = [pin(state.State(self.world, self.lanes, out)) for out in self._outputs]
 
     def _apply_custom_reward(self, function: RewardFunction) -> None:
         """Rule 7.9: a registered reward, then penalties and scaling."""
@@ -141,4 +163,23 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the threads behind when copied or pickled."""
-        return {**self.__dict__, "_pool": None, "_chunks": [(0, len(self.lanes.cash))], "_scratch": self._scratch[:1]}
+        alone = {"_pool": None, "_chunks": [(0, len(self.lanes.cash))], "_scratch": self._scratch[:1], "_pinned": []}
+        return self.__dict__ | alone
+
+    def __setstate__(self, state_: dict[str, Any]) -> None:
+        """Find the arrays anew: a copy has its own."""
+        self.__dict__.update(state_)
+        self._pin()
+
+
+def _output(n: int, size: int) -> state.StepOutput:
+    """Return arrays for the results of a step of ``n`` lanes whose observations have ``size`` numbers."""
+    return state.StepOutput(
+        observation=np.zeros((n, size), np.float32),
+        reward=np.zeros(n),
+        terminated=np.zeros(n, np.bool_),
+        truncated=np.zeros(n, np.bool_),
+        equity_before=np.zeros(n),
+        turnover=np.zeros(n),
+        costs=np.zeros(n),
+    )

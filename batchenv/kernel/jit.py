@@ -7,20 +7,32 @@ than the arithmetic.
 Compiled code is cached on disk beside the package, or in the user's cache folder when the package is read-only. numba
 stamps a cache entry with the one file that holds the function; ours are put together from several, so the stamp is
 a digest of all of them, and an edit of any formula recompiles.
+
+numba looks at every argument of a call from Python, and at forty arrays that takes longer than a step of one lane.
+So the arrays are *pinned*: looked at once, when an environment is built, and compiled code finds them by one address.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from batchenv.kernel import state
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+PLAIN_PYTHON = bool(getattr(numba.config, "DISABLE_JIT", 0))
+"""Whether nothing is compiled, for debuggers and the mutation check."""
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc"}, "_nrt": False}
 
 
@@ -38,7 +50,7 @@ def inlined(function: F) -> F:
 
 def compiled(function: F) -> F:
     """Compile ``function`` on its first call, to be called from Python without the interpreter's lock."""
-    if getattr(numba.config, "DISABLE_JIT", 0):  # plain Python, for debuggers and the mutation check
+    if PLAIN_PYTHON:
         return function
     try:
         dispatcher = numba.njit(cache=True, **_OPTIONS)(function)
@@ -46,3 +58,145 @@ def compiled(function: F) -> F:
         return cast(F, numba.njit(**_OPTIONS)(function))
     dispatcher._cache._cache_file._source_stamp = source_digest()
     return cast(F, dispatcher)
+
+
+def is_ready(function: Any) -> bool:
+    """Whether a `compiled` function needs no compiling: this process or another has used it, with the same sources."""
+    if PLAIN_PYTHON or function.signatures:
+        return True
+    stored = getattr(function._cache, "_cache_file", None)
+    return stored is not None and bool(stored._load_index())
+
+
+# --- pinned arrays ------------------------------------------------------------------------------------------------
+
+_FIELDS = {
+    "float": types.float64,
+    "int": types.int64,
+    "bool": types.boolean,
+    "F64x1": types.float64[::1],
+    "F64x2": types.float64[:, ::1],
+    "F32x2": types.float32[:, ::1],
+    "I64x1": types.int64[::1],
+    "Boolx1": types.boolean[::1],
+    "Boolx2": types.boolean[:, ::1],
+}
+
+
+def _record_type(record: Any) -> Any:
+    """Return numba's type of one of the records in ``state``, from its annotations."""
+    names = [getattr(hint, "__forward_arg__", hint) for hint in record.__annotations__.values()]
+    fields = [_FIELDS[name] if name in _FIELDS else _record_type(getattr(state, name)) for name in names]
+    named: Any = types.BaseTuple
+    return named.from_types(fields, record)
+
+
+_STATE = _record_type(state.State)
+_PINNED_BYTES = 4096
+_CACHE_LINE = 64
+
+
+@intrinsic
+def _write(typing: Any, memory: Any, value: Any) -> Any:
+    """Write down where the arrays of a record are, and its numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_value_type(_STATE)
+        if context.get_value_type(value) != kind or context.get_abi_sizeof(kind) > _PINNED_BYTES:
+            raise TypeError(f"pin: got {value}, expected {_STATE} within {_PINNED_BYTES} bytes")
+        context.pack_value(builder, value, arguments[1], _address(context, builder, memory, arguments[0], value))
+        return context.get_dummy_value()
+
+    return types.void(memory, value), generate
+
+
+@intrinsic
+def _read(typing: Any, memory: Any) -> Any:
+    """Read the record that `_write` wrote."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.unpack_value(builder, _STATE, _address(context, builder, memory, arguments[0], _STATE))
+
+    return _STATE(memory), generate
+
+
+_writer, _reader = cast(Any, _write), cast(Any, _read)  # numba hands in the first argument of both
+
+
+def _address(context: Any, builder: Any, memory: Any, array: Any, kind: Any) -> Any:
+    data = context.make_array(memory)(context, builder, array).data
+    return builder.bitcast(data, context.get_data_type(kind).as_pointer())
+
+
+@compiled
+def _pin(memory: Any, value: Any) -> None:
+    _writer(memory, value)
+
+
+def _arrays(record: Any) -> Iterator[tuple[str, Any]]:
+    """Return the arrays of a record and of the records in it, by name."""
+    for name, value in zip(record._fields, record, strict=True):
+        if isinstance(value, tuple):
+            yield from _arrays(value)
+        elif isinstance(value, np.ndarray):
+            yield name, value
+
+
+def pin(value: state.State) -> Any:
+    """Return a short note of where the arrays of ``value`` are, for `pinned`.
+
+    The arrays must outlive the note, and must not be replaced by others: the note knows addresses.
+
+    Raises:
+        ValueError: An array is not C-contiguous; the note would misread it.
+    """
+    for name, array in _arrays(value):
+        if not array.flags.c_contiguous:
+            raise ValueError(f"pin: {name} is not C-contiguous")
+    if PLAIN_PYTHON:
+        return value
+    memory = np.zeros(_PINNED_BYTES, np.uint8)
+    _pin(memory, value)
+    return memory
+
+
+def pinned(memory: Any) -> state.State:
+    """Return, in compiled code, the record whose arrays were pinned."""
+    found: state.State = _reader(memory)
+    return found
+
+
+# --- prefetching --------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def _prefetch(typing: Any, array: Any, offset: Any) -> Any:
+    """Ask the processor to bring the cache line of element ``offset`` near."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), pointer)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = _get_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [address, number(0), number(3), number(1)])  # to read; keep near; data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+_prefetcher = cast(Any, _prefetch)
+_get_function: Any = cgutils.get_or_insert_function
+
+
+def prefetch_row(matrix: Any, row: int) -> None:
+    """Ask the processor to bring a row of a C-contiguous matrix near; rows that do not exist do no harm."""
+    width = matrix.shape[1]
+    for k in range(row * width, (row + 1) * width, _CACHE_LINE // matrix.itemsize):
+        _prefetcher(matrix, k)
+
+
+if PLAIN_PYTHON:
+    pinned, prefetch_row = lambda memory: memory, lambda matrix, row: None
+else:
+    pinned, prefetch_row = inlined(pinned), inlined(prefetch_row)

@@ -16,14 +16,19 @@ from batchenv.spaces import PORTFOLIO_LIMIT
 
 @inlined
 def size_orders(
-    i: int, t: int, actions: F32, mark: F64, holdings: F64, rules: Rules, equity: float, leverage: float, order: F64
+    i: int, t: int, actions: F32, inverse: F64, holdings: F64, rules: Rules, equity: float, leverage: float, order: F64
 ) -> None:
-    """Rule 2.2: write the wanted signed shares of every symbol into ``order``, float64 ``[S]``."""
+    """Rule 2.2: write the wanted signed shares of every symbol into ``order``, float64 ``[S]``.
+
+    ``inverse`` is 1 / mark: a product is much faster than a quotient.
+    """
     n = order.shape[0]
     if rules.mode == TRADE:
         value = rules.trade_limit * equity
         for s in range(n):
-            order[s] = accounting.value_order(accounting.clip(np.float64(actions[i, s]), -1.0, 1.0) * value, mark[t, s])
+            order[s] = accounting.value_order(
+                accounting.clip(np.float64(actions[i, s]), -1.0, 1.0) * value, inverse[t, s]
+            )
     elif rules.mode == SHARES:
         for s in range(n):
             order[s] = accounting.clip(np.float64(actions[i, s]), -1.0, 1.0) * rules.max_shares
@@ -34,23 +39,29 @@ def size_orders(
         value = accounting.weight_scale(gross, leverage) * equity
         for s in range(n):
             target = accounting.wanted_weight(np.float64(actions[i, s]), rules.max_weight, rules.allow_short) * value
-            order[s] = accounting.target_order(target, mark[t, s], holdings[i, s])
+            order[s] = accounting.target_order(target, inverse[t, s], holdings[i, s])
 
 
 @inlined
 def finish_lane(
-    i: int, before: float, after: float, turnover: float, costs: float, rules: Rules, lanes: Lanes, out: StepOutput
+    i: int, before: float, after: float, turnover: float, costs: float, lanes: Lanes, out: StepOutput
 ) -> None:
-    """Rules 6.1 and 7: keep the new equity, say how the step went, and whether it was the last."""
-    peak = max(lanes.peak[i], after)
+    """Rules 6.1 and 7.2: keep the new equity, say how the step went, and whether it was the last."""
     lanes.equity[i] = after
-    lanes.peak[i] = peak
-    base = rewards.base_reward(i, rules, before, after, lanes.moments)
-    out.reward[i] = rewards.finished_reward(rules, base, turnover, 1.0 - after / peak)
+    lanes.peak[i] = max(lanes.peak[i], after)
     out.truncated[i] = lanes.bar[i] >= lanes.end[i]
     out.equity_before[i] = before
     out.turnover[i] = turnover
     out.costs[i] = costs
+
+
+@inlined
+def reward_lanes(first: int, stop: int, rules: Rules, lanes: Lanes, out: StepOutput) -> None:
+    """Rule 7.6, after all lanes have moved: between their vectors a call of the C library costs thrice as much."""
+    for i in range(first, stop):
+        before, after = out.equity_before[i], lanes.equity[i]
+        base = rewards.base_reward(i, rules, before, after, lanes.moments)
+        out.reward[i] = rewards.finished_reward(rules, base, out.turnover[i], 1.0 - after / lanes.peak[i])
 
 
 @inlined

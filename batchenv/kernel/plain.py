@@ -55,7 +55,7 @@ def advance_lane(i: int, actions: F32, world: World, lanes: Lanes, out: StepOutp
     market, rules = world.market, world.rules
     fee_rate, slippage_rate = world.parameters.fee_rate[i, 0], world.parameters.slippage_rate[i, 0]
     t, before = lanes.bar[i], lanes.equity[i]
-    lane.size_orders(i, t, actions, market.mark, lanes.holdings, rules, before, 1.0, order)
+    lane.size_orders(i, t, actions, market.inverse, lanes.holdings, rules, before, 1.0, order)
     sold, bought = permit_orders(i, t, market.fill, lanes.holdings, order)
 
     sales = accounting.price_paid(sold, -1.0, slippage_rate)
@@ -73,6 +73,6 @@ def advance_lane(i: int, actions: F32, world: World, lanes: Lanes, out: StepOutp
     lanes.bar[i] = t + 1
     traded = sales + factor * purchases
     costs = fee_rate * traded + slippage_rate * (sold + factor * bought)
-    lane.finish_lane(i, before, after, traded / before, costs, rules, lanes, out)
+    lane.finish_lane(i, before, after, traded / before, costs, lanes, out)
     out.terminated[i] = accounting.ruined(after, rules.bankruptcy_fraction, world.parameters.initial_cash[i])
     lane.observe_lane(i, market, rules, lanes, out.observation)

@@ -46,11 +46,13 @@ def make_market(task: TradingTask, rules: state.Rules) -> state.Market:
     fill[np.isnan(fill) | np.isnan(market.mark)] = 0.0
     column = task.config.carry_config.funding_column
     acts = market.splits is not None or market.dividends is not None
+    mark = np.where(np.isnan(market.mark), 1.0, market.mark)
     ones, zeros = np.ones((n_bars, n_symbols)), np.zeros((n_bars, n_symbols))
     return state.Market(
-        mark=np.ascontiguousarray(np.where(np.isnan(market.mark), 1.0, market.mark)),
+        mark=np.ascontiguousarray(mark),
+        inverse=np.ascontiguousarray(1.0 / mark),
         fill=fill,
-        features=task.features.values,
+        features=task.features.values[:, :0] if task.layout.indexed else task.features.values,
         open=np.nan_to_num(_given(market.open)) if rules.stops else nothing,
         high=np.nan_to_num(_given(market.high)) if rules.stops else nothing,
         low=np.nan_to_num(_given(market.low)) if rules.stops else nothing,
@@ -98,11 +100,11 @@ def make_parameters(config: EnvConfig, given: LaneParameters, values: LaneValues
     for name in _BY_SYMBOL:
         by_lane = given.given.get(name)
         differs = by_lane.ndim == 2 if by_lane is not None else isinstance(configured[name], dict)
-        arrays[name] = np.array(getattr(values, name) if differs else getattr(values, name)[:, :1])
+        arrays[name] = np.array(getattr(values, name) if differs else getattr(values, name)[:, :1], order="C")
     tradable = values.tradable if "tradable" in given.given else values.tradable[:, :0]
     return state.Parameters(
         **arrays,
-        tradable=np.array(tradable),
+        tradable=np.array(tradable, order="C"),
         leverage=values.leverage.copy(),
         initial_cash=values.initial_cash.copy(),
     )

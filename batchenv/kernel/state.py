@@ -5,7 +5,7 @@ An array that no rule in force looks at has a length of 0 where its T or S would
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,14 @@ F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+
+# Within records the number of dimensions is part of the name: ``jit`` reads it there.
+F64x1: TypeAlias = F64
+F64x2: TypeAlias = F64
+F32x2: TypeAlias = F32
+I64x1: TypeAlias = I64
+Boolx1: TypeAlias = Bool
+Boolx2: TypeAlias = Bool
 
 TRADE, WEIGHTS, SHARES = 0, 1, 2
 CLOSE, NIGHT, NEXT_OPEN, STOPS, NEXT_CLOSE = range(5)
@@ -24,18 +32,19 @@ FAST_PROFIT, SIMPLE_RETURN, LOG_RETURN, DIFFERENTIAL_SHARPE, CUSTOM = 0, 1, 2, 3
 class Market(NamedTuple):
     """The market, the same for every lane."""
 
-    mark: F64  # [T, S] money per share; 1 before the first bar, where nothing can be held
-    fill: F64  # [T, S] price at which an order decided at the bar fills; 0 where it cannot
-    features: F32  # [T, features * S]
-    open: F64  # [T, S] money per share; 0 without a bar; for stops
-    high: F64  # [T, S]
-    low: F64  # [T, S]
-    volume: F64  # [T, S] shares; 0 without a bar; for impact and participation
-    split: F64  # [T, S] new shares for one old
-    dividend: F64  # [T, S] money per new share
-    funding: F64  # [T, S] fraction of the position
-    years: F64  # [T] time to the next bar
-    last_bar: I64  # [S] bar after which the symbol is delisted; T where it is not
+    mark: F64x2  # [T, S] money per share; 1 before the first bar, where nothing can be held
+    inverse: F64x2  # [T, S] 1 / mark
+    fill: F64x2  # [T, S] price at which an order decided at the bar fills; 0 where it cannot
+    features: F32x2  # [T, features * S]
+    open: F64x2  # [T, S] money per share; 0 without a bar; for stops
+    high: F64x2  # [T, S]
+    low: F64x2  # [T, S]
+    volume: F64x2  # [T, S] shares; 0 without a bar; for impact and participation
+    split: F64x2  # [T, S] new shares for one old
+    dividend: F64x2  # [T, S] money per new share
+    funding: F64x2  # [T, S] fraction of the position
+    years: F64x1  # [T] time to the next bar
+    last_bar: I64x1  # [S] bar after which the symbol is delisted; T where it is not
 
 
 class Rules(NamedTuple):
@@ -74,49 +83,49 @@ class Rules(NamedTuple):
 class Costs(NamedTuple):
     """Settings by symbol, the same for every lane."""
 
-    fixed: F64  # [S] money per order
-    per_share: F64  # [S] money per share
-    minimum: F64  # [S] money per order
-    lot: F64  # [S] shares; 0 for fractions
-    funding_rate: F64  # [S] yearly
+    fixed: F64x1  # [S] money per order
+    per_share: F64x1  # [S] money per share
+    minimum: F64x1  # [S] money per order
+    lot: F64x1  # [S] shares; 0 for fractions
+    funding_rate: F64x1  # [S] yearly
 
 
 class Parameters(NamedTuple):
     """Settings by lane, of its current episode. C is S where they differ by symbol, else 1."""
 
-    fee_rate: F64  # [N, C]
-    slippage_rate: F64  # [N, C]
-    borrow_rate: F64  # [N, C] yearly
-    tradable: Bool  # [N, S], or [N, 0] where every lane trades all
-    leverage: F64  # [N]
-    initial_cash: F64  # [N] money
+    fee_rate: F64x2  # [N, C]
+    slippage_rate: F64x2  # [N, C]
+    borrow_rate: F64x2  # [N, C] yearly
+    tradable: Boolx2  # [N, S], or [N, 0] where every lane trades all
+    leverage: F64x1  # [N]
+    initial_cash: F64x1  # [N] money
 
 
 class Lanes(NamedTuple):
     """What a lane remembers from one bar to the next."""
 
-    cash: F64  # [N] money
-    holdings: F64  # [N, S] shares
-    equity: F64  # [N] money, at the mark of `bar`
-    peak: F64  # [N] money, highest equity of the episode
-    entry: F64  # [N, S] average entry price; [N, 0] when nothing looks at it
-    moments: F64  # [N, 2] A and B of the differential Sharpe ratio
-    margin_call: Bool  # [N]
-    bar: I64  # [N]
-    start: I64  # [N] first bar of the episode
-    end: I64  # [N] last bar of the episode
+    cash: F64x1  # [N] money
+    holdings: F64x2  # [N, S] shares
+    equity: F64x1  # [N] money, at the mark of `bar`
+    peak: F64x1  # [N] money, highest equity of the episode
+    entry: F64x2  # [N, S] average entry price; [N, 0] when nothing looks at it
+    moments: F64x2  # [N, 2] A and B of the differential Sharpe ratio
+    margin_call: Boolx1  # [N]
+    bar: I64x1  # [N]
+    start: I64x1  # [N] first bar of the episode
+    end: I64x1  # [N] last bar of the episode
 
 
 class StepOutput(NamedTuple):
     """What a step tells about each lane."""
 
-    observation: F32  # [N, D]
-    reward: F64  # [N]
-    terminated: Bool  # [N]
-    truncated: Bool  # [N]
-    equity_before: F64  # [N] money
-    turnover: F64  # [N] fraction of equity_before
-    costs: F64  # [N] money
+    observation: F32x2  # [N, D]
+    reward: F64x1  # [N]
+    terminated: Boolx1  # [N]
+    truncated: Boolx1  # [N]
+    equity_before: F64x1  # [N] money
+    turnover: F64x1  # [N] fraction of equity_before
+    costs: F64x1  # [N] money
 
 
 class World(NamedTuple):
@@ -126,6 +135,14 @@ class World(NamedTuple):
     rules: Rules
     costs: Costs
     parameters: Parameters
+
+
+class State(NamedTuple):
+    """Everything a step touches."""
+
+    world: World
+    lanes: Lanes
+    out: StepOutput
 
 
 def lane_bytes(*groups: NamedTuple) -> int:

@@ -251,7 +251,7 @@ class ExactAccount:
             E0 = cash0 + M - A
             for g in (1, -1):
                 pace, left = g * D + N * K, max(N * E0 - g * M, ZERO)
-                if pace > 0 and left / pace < f:
+                if pace > residue and left / pace < f:
                     f = left / pace if left > residue else ZERO
         return f
 

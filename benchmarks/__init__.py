@@ -1,0 +1,1 @@
+"""Benchmarks; ``make bench`` runs them, and ``docs/performance.md`` shows what came out."""

@@ -1,0 +1,184 @@
+"""Turn what the benchmarks wrote into a table of what was to be reached, and charts: ``python -m benchmarks.summary``.
+
+Reads whichever of ``layers.json``, ``learning.json`` and ``peers.json`` lie in ``benchmarks/results`` and writes the
+pictures of ``docs/performance.md``. Every ratio is between figures of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from rich.console import Console
+from rich.table import Table
+
+RESULTS, IMAGES = Path("benchmarks/results"), Path("docs/images")
+OURS = ("TradingVecEnv",)
+BLUE, GREY = "#2a6fbb", "#9aa3ad"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Rates of ``layers.json`` by the case's name."""
+
+    cases: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Layers:
+        """Read what pytest-benchmark wrote."""
+        cases = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
+        return cls({case["name"].removeprefix("test_"): case for case in cases})
+
+    def rate(self, name: str) -> float:
+        """Return lane-steps a second, from the median round."""
+        case = self.cases[name]
+        facts = case["extra_info"]
+        return float(facts["lanes"] * facts["steps"] / case["stats"]["median"])
+
+    def spread(self, name: str) -> float:
+        """Return the interquartile range as a fraction of the median."""
+        stats = self.cases[name]["stats"]
+        return float(stats["iqr"] / stats["median"])
+
+    def numbers(self, name: str) -> list[int]:
+        """Return the numbers that a case was run for."""
+        prefix = f"{name}["
+        return sorted(int(case[len(prefix) : -1]) for case in self.cases if case.startswith(prefix))
+
+
+def layer_ratios(layers: Layers) -> list[tuple[str, str, float, str]]:
+    """Return (layer, measured against, ratio, what is to be reached)."""
+    rate = layers.rate
+    lanes = [rate(f"kernel_by_lanes[{n}]") for n in layers.numbers("kernel_by_lanes") if n >= 256]
+    start = layers.cases["start[first training step]"]["stats"]["median"]
+    imported = layers.cases["start[import stable_baselines3]"]["stats"]["median"]
+    return [
+        (
+            "kernel, plain rules",
+            "np.take of the observation",
+            rate("kernel_by_rules[plain]") / rate("np_take"),
+            ">= 0.25",
+        ),
+        ("kernel, every rule", "plain", rate("kernel_by_rules[every rule]") / rate("kernel_by_rules[plain]"), ">= 0.5"),
+        ("kernel, 2 threads", "1 thread", rate("kernel_by_threads[2]") / rate("kernel_by_threads[1]"), ">= 1.7"),
+        ("slowest of 256 to 65,536 lanes", "256 lanes", min(lanes) / lanes[0], ">= 0.8"),
+        (
+            "time per symbol, 500 symbols",
+            "30 symbols",
+            30 / 500 * rate("kernel_by_symbols[30]") / rate("kernel_by_symbols[500]"),
+            "<= 1.25",
+        ),
+        (
+            "TradingVecEnv.step",
+            "BatchTradingEnv.step",
+            rate("vec_env_step[False]") / rate("batch_step[False]"),
+            ">= 0.9",
+        ),
+        ("first training step", "import stable_baselines3", start / imported, "< 2"),
+    ]
+
+
+def show(console: Console, layers: Layers) -> None:
+    """Print rates and ratios."""
+    table = Table(title="Lane-steps a second")
+    for column in ("case", "lanes", "steps/s", "spread"):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    for name, case in layers.cases.items():
+        if not name.startswith("start"):
+            row = f"{case['extra_info']['lanes']:,}", f"{layers.rate(name):,.0f}", f"{layers.spread(name):.0%}"
+            table.add_row(name.replace("[", " \\["), *row)
+    console.print(table)
+    ratios = Table(title="Ratios within this run")
+    for column in ("layer", "against", "ratio", "to reach"):
+        ratios.add_column(column, justify="left" if column in ("layer", "against") else "right")
+    for layer, against, ratio, reach in layer_ratios(layers):
+        ratios.add_row(layer, against, f"{ratio:.2f}", reach)
+    console.print(ratios)
+
+
+def plot_scaling(layers: Layers, path: Path) -> None:
+    """Draw steps a second by lanes and by symbols."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    lanes = layers.numbers("kernel_by_lanes")
+    left.plot(lanes, [layers.rate(f"kernel_by_lanes[{n}]") / 1e6 for n in lanes], "o-", color=BLUE, label="kernel")
+    left.axhline(layers.rate("np_take") / 1e6, color=GREY, ls="--", label="np.take: only moving the observation")
+    left.set(
+        xscale="log", xlabel="lanes (30 symbols x 8 features)", ylabel="million lane-steps a second", ylim=(0, None)
+    )
+    left.legend(frameon=False)
+    symbols = layers.numbers("kernel_by_symbols")
+    cost = [1e9 / layers.rate(f"kernel_by_symbols[{n}]") for n in symbols]
+    right.plot(symbols, cost, "o-", color=BLUE)
+    right.set(xlabel="symbols (8 features each, 1,024 lanes)", ylabel="nanoseconds per lane-step", ylim=(0, None))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    save(figure, path)
+
+
+def plot_bars(title: str, unit: str, rows: list[tuple[str, float, bool]], path: Path, *, log: bool) -> None:
+    """Draw (label, value, whether it is ours), largest last."""
+    rows = sorted(rows, key=lambda row: row[1])
+    figure, axes = plt.subplots(figsize=(9, 0.34 * len(rows) + 1.1), layout="constrained")
+    bars = axes.barh(
+        [row[0] for row in rows], [row[1] for row in rows], color=[BLUE if row[2] else GREY for row in rows]
+    )
+    axes.bar_label(bars, [f"{row[1]:,.0f}" for row in rows], padding=4, fontsize=9)
+    axes.set(xscale="log" if log else "linear", xlabel=unit)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.margins(x=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a picture and close it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_peers(report: dict[str, Any], folder: Path) -> None:
+    """Draw steps a second of every environment with 30 symbols, and of PPO."""
+    steps = [
+        (f"{row['environment']} ({row['lanes']:,})", row["median"], row["peer"] == "batchenv")
+        for row in report["steps"]
+        if row["symbols"] == report["settings"]["symbols"]
+    ]
+    plot_bars(
+        "Environment steps a second, 30 symbols (lanes)", "lane-steps a second", steps, folder / "peers.png", log=True
+    )
+    training = [
+        (f"{row['algorithm']} on {row['environment']} ({row['lanes']:,})", row["median"], row["environment"] in OURS)
+        for row in report["training"]
+    ]
+    if training:
+        title = "PPO from end to end, steps a second (lanes)"
+        plot_bars(title, "steps a second, rollout and learning", training, folder / "peers_ppo.png", log=True)
+
+
+def main() -> None:
+    """Print and draw what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--images", type=Path, default=IMAGES)
+    options = parser.parse_args()
+    console = Console(width=80)
+    layers, peers = options.results / "layers.json", options.results / "peers.json"
+    if layers.exists():
+        found = Layers.read(layers)
+        show(console, found)
+        plot_scaling(found, options.images / "scaling.png")
+    if peers.exists():
+        plot_peers(json.loads(peers.read_text(encoding="utf-8")), options.images)
+
+
+if __name__ == "__main__":
+    main()
