@@ -185,7 +185,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         account = Portfolio(self.market.symbols, cash, terms, record=record)
         self._portfolio = account
         self._allowed = values.tradable[0]
-        self._ruin = settings.bankruptcy_fraction * cash * (1 + 1e-9)
+        self._ruin = (settings.bankruptcy_fraction * (1 + 1e-9) + 1e-12) * cash
         self._peak = cash
         self._turnover = self._max_drawdown = self._reward_sum = self._turnover_sum = 0.0
         self._reward.reset(cash)

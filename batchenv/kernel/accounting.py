@@ -244,7 +244,7 @@ def called(equity: float, gross: float, maintenance: float) -> bool:
 @inlined
 def ruined(equity: float, fraction: float, initial_cash: float) -> bool:
     """Rule 7.1: whether the account is bankrupt."""
-    return equity <= fraction * initial_cash * (1.0 + ROUNDING)
+    return equity <= (fraction * (1.0 + ROUNDING) + RESIDUE) * initial_cash
 
 
 @inlined

@@ -132,7 +132,7 @@ class ExactAccount:
         exposure = sum(abs(v) for v in value)
         self.margin_call = exposure > 0 and self.equity < self.maintenance * exposure * (1 - TOLERANCE)  # 6.3
         ruin = Fraction(self.rules.portfolio_config.bankruptcy_fraction) * self.initial_cash
-        self.terminated = self.equity <= ruin * (1 + TOLERANCE)  # 7.1
+        self.terminated = self.equity <= ruin * (1 + TOLERANCE) + RESIDUE * self.initial_cash  # 7.1
         self.truncated = self.t == self.end
 
     def tradable(self, fill_bar: int) -> list[bool]:

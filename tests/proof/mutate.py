@@ -84,7 +84,7 @@ MUTANTS = [
     Mutant("average entry without the old", "accounting", "(held * average + added * paid) / total", "paid"),
     Mutant("flip keeps the old entry", "full", "kept = 0.0 if reduce == size else size", "kept = size"),
     Mutant("short profit has the wrong sign", "accounting", "1.0 - mark / average", "mark / average - 1.0"),
-    Mutant("bankrupt lanes play on", "accounting", "return equity <= fraction * initial_cash * (1.0 + ROUNDING)", "return equity < 0.0 * initial_cash"),
+    Mutant("bankrupt lanes play on", "accounting", "return equity <= (fraction * (1.0 + ROUNDING) + RESIDUE) * initial_cash", "return equity < 0.0 * initial_cash"),
     Mutant("bankruptcy of the wrong lane", "plain", "world.parameters.initial_cash[i])\n    lane", "world.parameters.initial_cash[0])\n    lane"),
     Mutant("episode a bar too long", "lane", "lanes.bar[i] >= lanes.end[i]", "lanes.bar[i] > lanes.end[i]"),
     Mutant("reward of the wrong base", "rewards", "simple_return = after / before - 1.0", "simple_return = 1.0 - before / after"),
