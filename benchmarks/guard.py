@@ -54,7 +54,7 @@ def main() -> int:
     )
     ratios = (
         ("kernel against np.take of the observation", moved / plainly, 0.06),
-        ("every rule against plain rules", plainly / fully, 0.1),
+        ("every rule against plain rules", plainly / fully, 0.06),
         ("TradingVecEnv.step against the kernel", plainly / stepped, 0.35),
     )
     console, slow = Console(width=80), 0

@@ -65,7 +65,7 @@ class Engine:
         self.plain = is_plain(self.world)
         self._advance = loops.advance_plain if self.plain else loops.advance_full
         if not is_ready(self._advance):
-            _LOG.warning("batchenv compiles its kernel, once for each installation: this takes about ten seconds")
+            _LOG.warning("batchenv compiles its kernel, once for each installation: this can take half a minute")
         self.lanes = state.Lanes(
             cash=np.zeros(n),
             holdings=np.zeros((n, s)),
