@@ -40,8 +40,9 @@ referee: install
 	$(BIN)/python -m tests.proof.referee --orders 1000000
 
 bench: install
+	@mkdir -p benchmarks/results
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/results/layers.json
-	$(BIN)/python -m benchmarks.learning --output benchmarks/results/learning.json
+	$(BIN)/python -m benchmarks.learning --json benchmarks/results/learning.json
 	$(BIN)/python -m benchmarks.summary
 
 bench-peers: $(PEERS)/installed

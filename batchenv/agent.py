@@ -104,15 +104,11 @@ class Agent:
         if not Path(path).is_file():
             raise RunError(f"{path}: there is no model file here")
         try:
-            agent.model = algorithm.load(str(path), device=agent.config.device)
+            agent.model = algorithm.load(str(path), env=env, device=agent.config.device)
         except (BadZipFile, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError) as error:
             raise RunError(f"{path}: not a usable {agent.config.algorithm.upper()} model: {error}") from error
         if env is not None:
             bind_market(agent.model, env)
-            try:
-                agent.model.set_env(env)
-            except (ValueError, AssertionError) as error:
-                raise RunError(f"{path}: the model does not fit the environment: {error}") from error
         return agent
 
     @property

@@ -101,7 +101,6 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         )
         self._engine = Engine(task, self.parameters, self.num_envs, int(n_threads), alternate=not copy)
         self._copy = copy
-        self._bars, self._spare_bars = (np.zeros((self.num_envs, 1), np.int64) for _ in range(2))
         self._returns = np.zeros(self.num_envs)
         self._all = np.arange(self.num_envs, dtype=np.int64)
         self._born = time.perf_counter()
@@ -204,8 +203,6 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
             raise EnvironmentStateError("step: the environment was not reset yet; expected a call of reset() first")
         numbers = self.task.actions.numbers(actions, self.num_envs)
         engine = self._engine
-        if not self._copy:
-            self._bars, self._spare_bars = self._spare_bars, self._bars
         engine.advance(numbers)
         out = engine.out
         self._returns += out.reward
@@ -271,11 +268,8 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
 
     def _observe(self) -> Observation:
         """Return the observations of all lanes, in arrays that `copy` decides on."""
-        vector, layout = self._give(self._engine.out.observation), self.task.layout
-        if not layout.indexed:
-            return vector
-        self._bars[:, 0] = self._engine.lanes.bar
-        return layout.observation(vector, self._give(self._bars))
+        engine = self._engine
+        return self.task.layout.observation(self._give(engine.out.observation), engine.lanes.bar[:, None].copy())
 
     def _give(self, array: Array) -> Array:
         return array.copy() if self._copy else array

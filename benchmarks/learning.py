@@ -20,9 +20,9 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
 
-from batchenv import EnvConfig, TradingVecEnv, register_feature
+from batchenv import TradingVecEnv
 from batchenv.ppo import FastPPO, PlainMlp
-from benchmarks.worlds import market
+from benchmarks import worlds
 
 
 class Nothing(VecEnv):
@@ -113,7 +113,7 @@ def clocks(model: PPO) -> Iterator[dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--symbols", type=int, default=30, help="random walks; 0 takes the bundled data (5 symbols)")
+    parser.add_argument("--symbols", type=int, default=30)
     parser.add_argument("--features", type=int, default=8)
     parser.add_argument("--lanes", type=int, default=256)
     parser.add_argument("--steps", type=int, default=64)
@@ -125,17 +125,8 @@ def main() -> None:
     parser.add_argument("--json", help="also write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    bars = market(options.symbols)
-    names = [f"bench_{chr(97 + k)}" for k in range(options.features)]
-    for k, name in enumerate(names):
-        register_feature(name, lambda m, k=k: np.roll(m.mark, 0) * (k + 1), replace=True)
-    rules = EnvConfig.model_validate(
-        {
-            "features": names,
-            "episode_config": {"length": 252, "random_start": True},
-            "action_config": {"mode": options.mode},
-        }
-    )
+    bars = worlds.market(options.symbols)
+    rules = worlds.config(worlds.EPISODE, options.features, action_config={"mode": options.mode})
 
     def build(algorithm: type[PPO], nothing: bool = False) -> PPO:
         env: VecEnv = TradingVecEnv(bars, rules, n_envs=options.lanes, seed=0, n_threads=options.threads, copy=False)
