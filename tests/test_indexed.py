@@ -556,3 +556,11 @@ def test_an_agent_is_judged_on_other_bars_than_it_was_trained_on() -> None:
     assert results.history["equity"].iloc[0] == exact.equity
     assert first.shape == (test.n_symbols,)
     agent.learn(64)  # goes on in the market it was trained on
+
+
+@pytest.mark.parametrize("mode", ["flat", "indexed"])
+def test_an_agent_is_loaded_into_another_number_of_lanes(mode: str, tmp_path: Path) -> None:
+    config = {"hyperparameters": {"n_steps": 8, "batch_size": 32}, "total_timesteps": 32}
+    Agent(config, venv(mode), seed=0).learn().save(tmp_path / "model.zip")
+    agent = Agent.load(tmp_path / "model.zip", config, venv(mode, n_envs=6))
+    assert agent.learn(48).model.n_envs == 6
