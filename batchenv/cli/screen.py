@@ -1,0 +1,113 @@
+"""What the commands share: the console, options, progress bars and how numbers are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from batchenv.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from batchenv.config import RunConfig
+    from stateful.backtest import BacktestResults
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train trading agents in one batch environment; judge them in another, written on its own.",
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="JSON file with the run's configuration.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to make; it must not exist.")]
+
+
+def required(config: Path | None, command: str) -> Path:
+    """Return ``config``, or say that the command needs it."""
+    if config is None:
+        raise ConfigError(f"{command}: expected --config FILE, for example configs/fast_training_ppo.json")
+    return config
+
+
+def free(output: Path | None) -> Path | None:
+    """Return ``output``, or say that something is there already."""
+    if output is not None and output.exists():
+        raise RunError(f"{output}: exists already; expected a new folder")
+    return output
+
+
+def read_config(path: Path, timesteps: int | None = None, seed: int | None = None) -> RunConfig:
+    """Read a run's configuration, with the options given on the command line in place of its own."""
+    from batchenv.config import RunConfig
+
+    config = RunConfig.from_json(path)
+    if timesteps is not None:
+        config = config.updated(agent=config.agent.updated(total_timesteps=timesteps).model_dump(exclude_unset=True))
+    return config if seed is None else config.updated(seed=seed)
+
+
+class _Speed(ProgressColumn):
+    """Lane-steps per second so far."""
+
+    def render(self, task: Task) -> Text:
+        """Return the speed as text."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} steps/s" if speed else "", style="cyan")
+
+
+def bars_progress() -> Progress:
+    """Return a progress bar that counts steps."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:3.0f}%"),
+        _Speed(),
+        TimeRemainingColumn(compact=True),
+        console=console,
+    )
+
+
+def advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
+    """Show that ``done`` of ``total`` are done."""
+    progress.update(task, completed=done, total=total)
+
+
+def print_results(results: BacktestResults, bars: str = "Held-out bars") -> None:
+    """Print what a backtest found."""
+    metrics = results.metrics
+    table = Table(title=f"{bars} {metrics['first_date']} to {metrics['last_date']}, after costs")
+    table.add_column("")
+    for heading in ("Return", "CAGR", "Sharpe", "Drawdown", "Costs"):
+        table.add_column(heading, justify="right")
+    rows = {"Agent": metrics} | {results.labels[name]: figures for name, figures in metrics["baselines"].items()}
+    for name, figures in rows.items():
+        table.add_row(
+            name,
+            percent(figures["total_return"]),
+            percent(figures["cagr"]),
+            number(figures["sharpe"]),
+            percent(figures["max_drawdown"]),
+            f"{figures['costs']:,.0f}",
+        )
+    console.print(table)
+    for verdict in results.verdicts:
+        console.print(escape(str(verdict)))
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction as percent, such as ``+12.3%``."""
+    return "n/a" if value is None else f"{100 * value:+.1f}%"
+
+
+def number(value: float | None) -> str:
+    """Return a ratio with two digits."""
+    return "n/a" if value is None else f"{value:.2f}"
