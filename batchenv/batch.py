@@ -134,7 +134,7 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
     @property
     def holdings(self) -> npt.NDArray[np.float64]:
         """Shares held, float64 ``[n_envs, symbols]``; a read-only view."""
-        return _read_only(self._engine.lanes.holdings)
+        return _read_only(self._engine.holdings)
 
     @property
     def equity(self) -> npt.NDArray[np.float64]:

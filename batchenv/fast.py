@@ -54,7 +54,7 @@ class FastTrainingEnv(BaseTradingEnv):
     @property
     def holdings(self) -> npt.NDArray[np.float64]:
         """Shares held, float64 ``[symbols]``."""
-        return np.array(self._engine.lanes.holdings[0])
+        return np.array(self._engine.holdings[0])
 
     @property
     def equity(self) -> float:

@@ -93,9 +93,9 @@ def reducing_part(order: float, held: float) -> float:
 
 
 @inlined
-def whole_lots(quantity: float, lot: float) -> float:
-    """Rule 3.5: the quantity in whole lots, or as it is where fractions are allowed."""
-    lots = quantity / lot if lot > 0.0 else 0.0
+def whole_lots(quantity: float, lot: float, per_lot: float) -> float:
+    """Rule 3.5: the quantity in whole lots, or as it is where fractions are allowed; ``per_lot`` is 1 / lot or 0."""
+    lots = quantity * per_lot
     whole: float = lot * np.floor(lots + min(ROUNDING * lots, LOT_ROUNDING))
     return whole if lot > 0.0 else quantity
 
@@ -107,9 +107,9 @@ def large_enough(quantity: float, price: float, least: float) -> float:
 
 
 @inlined
-def impact_slippage(impact: float, quantity: float, volume: float) -> float:
-    """Rule 3.3: the slippage that grows with the order, as a fraction of the fill price."""
-    return impact * math.sqrt(quantity / volume) if volume > 0.0 else 0.0
+def impact_slippage(impact: float, quantity: float, per_volume: float) -> float:
+    """Rule 3.3: the slippage that grows with the order, as a fraction of the fill price; 1 / volume or 0 is given."""
+    return impact * math.sqrt(quantity * per_volume)
 
 
 @inlined

@@ -14,7 +14,7 @@ from batchenv.base import TradingTask
 from batchenv.errors import ConfigError
 from batchenv.kernel import full, loops, state
 from batchenv.kernel.jit import is_ready, pin
-from batchenv.kernel.setup import is_plain, make_costs, make_market, make_parameters, make_rules
+from batchenv.kernel.setup import is_plain, make_costs, make_market, make_parameters, make_rules, padded_width
 from batchenv.parameters import LaneParameters, LaneValues
 from batchenv.rewards import RewardFunction, RewardStep
 
@@ -53,7 +53,7 @@ class Engine:
         Raises:
             ConfigError: The reward is not one that training can compute.
         """
-        n, s = n_lanes, task.market.n_symbols
+        n, w = n_lanes, padded_width(task.market.n_symbols)
         self.task = task
         self.lane_parameters = lane_parameters
         rules, self.custom_reward, self._reward_kwargs = make_rules(task.config)
@@ -68,10 +68,10 @@ class Engine:
             _LOG.warning("batchenv compiles its kernel, once for each installation: this can take half a minute")
         self.lanes = state.Lanes(
             cash=np.zeros(n),
-            holdings=np.zeros((n, s)),
+            holdings=np.zeros((n, w)),
             equity=np.zeros(n),
             peak=np.zeros(n),
-            entry=np.zeros((n, s if rules.track_entry else 0)),
+            entry=np.zeros((n, w if rules.track_entry else 0)),
             moments=np.zeros((n, 2)),
             margin_call=np.zeros(n, np.bool_),
             bar=np.zeros(n, np.int64),
@@ -82,13 +82,18 @@ class Engine:
         self._pin()
         edges = np.linspace(0, n, min(n_threads, n) + 1).astype(int).tolist()
         self._chunks = list(pairwise(edges))
-        self._scratch = [np.zeros((full.ROWS, s)) for _ in self._chunks]
+        self._scratch = [np.zeros((full.ROWS, w)) for _ in self._chunks]
         self._pool = ThreadPoolExecutor(len(self._chunks) - 1, "batchenv") if len(self._chunks) > 1 else None
 
     @property
     def out(self) -> state.StepOutput:
         """Results of the last step or opening."""
         return self._outputs[0]
+
+    @property
+    def holdings(self) -> npt.NDArray[np.float64]:
+        """Shares held, float64 ``[N, S]``; a view."""
+        return self.lanes.holdings[:, : self.task.market.n_symbols]
 
     @property
     def bytes_per_lane(self) -> int:
@@ -99,8 +104,9 @@ class Engine:
         """Start new episodes for the lanes ``which``, int64 ``[k]``, and write their observations into ``out``."""
         parameters = self.world.parameters
         for name in ("fee_rate", "slippage_rate", "borrow_rate", "tradable"):
-            array = getattr(parameters, name)
-            array[which] = getattr(values, name)[:, : array.shape[1]]
+            array, given = getattr(parameters, name), getattr(values, name)
+            used = min(array.shape[1], given.shape[1])
+            array[which, :used] = given[:, :used]
         parameters.leverage[which] = values.leverage
         parameters.initial_cash[which] = values.initial_cash
         loops.open_lanes(which, values.start, values.end, self._pinned[0])

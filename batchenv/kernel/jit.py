@@ -28,6 +28,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from batchenv.kernel import state
+from batchenv.kernel.state import VECTOR
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,7 +94,6 @@ def _record_type(record: Any) -> Any:
 
 _STATE = _record_type(state.State)
 _PINNED_BYTES = 4096
-_CACHE_LINE = 64
 
 
 @intrinsic
@@ -166,6 +166,15 @@ def pinned(memory: Any) -> state.State:
     return found
 
 
+# --- vectors ------------------------------------------------------------------------------------------------------
+
+
+@inlined
+def padded(width: int) -> int:
+    """Return ``width``, which is a multiple of `VECTOR`, in a form that the compiler knows to be one."""
+    return width // VECTOR * VECTOR
+
+
 # --- prefetching --------------------------------------------------------------------------------------------------
 
 
@@ -189,14 +198,23 @@ _prefetcher = cast(Any, _prefetch)
 _get_function: Any = cgutils.get_or_insert_function
 
 
-def prefetch_row(matrix: Any, row: int) -> None:
-    """Ask the processor to bring a row of a C-contiguous matrix near; rows that do not exist do no harm."""
-    width = matrix.shape[1]
-    for k in range(row * width, (row + 1) * width, _CACHE_LINE // matrix.itemsize):
-        _prefetcher(matrix, k)
+LINE_F64, LINE_F32 = 8, 16  # elements in a cache line of 64 bytes
+
+
+def prefetch_row(matrix: Any, row: int, step: int) -> None:
+    """Ask the processor to bring a row of a C-contiguous matrix near; rows that do not exist do no harm.
+
+    Args:
+        matrix: The matrix.
+        row: The row.
+        step: Elements in a cache line, `LINE_F64` or `LINE_F32`: a constant, since a division costs more than the rest.
+    """
+    first = row * matrix.shape[1]
+    for k in range(0, matrix.shape[1], step):
+        _prefetcher(matrix, first + k)
 
 
 if PLAIN_PYTHON:
-    pinned, prefetch_row = lambda memory: memory, lambda matrix, row: None
+    pinned, prefetch_row = lambda memory: memory, lambda matrix, row, step: None
 else:
     pinned, prefetch_row = inlined(pinned), inlined(prefetch_row)

@@ -6,10 +6,8 @@ the arithmetic.
 
 from __future__ import annotations
 
-import numpy as np
-
 from batchenv.kernel import accounting, rewards
-from batchenv.kernel.jit import inlined
+from batchenv.kernel.jit import inlined, padded
 from batchenv.kernel.state import F32, F64, SHARES, TRADE, Lanes, Market, Rules, StepOutput
 from batchenv.spaces import PORTFOLIO_LIMIT
 
@@ -18,27 +16,29 @@ from batchenv.spaces import PORTFOLIO_LIMIT
 def size_orders(
     i: int, t: int, actions: F32, inverse: F64, holdings: F64, rules: Rules, equity: float, leverage: float, order: F64
 ) -> None:
-    """Rule 2.2: write the wanted signed shares of every symbol into ``order``, float64 ``[S]``.
+    """Rule 2.2: write the wanted signed shares of every symbol into ``order``, float64 ``[W]``.
 
     ``inverse`` is 1 / mark: a product is much faster than a quotient.
     """
-    n = order.shape[0]
+    for s in range(actions.shape[1]):
+        order[s] = actions[i, s]
+    for s in range(actions.shape[1], order.shape[0]):
+        order[s] = 0.0
+    n = padded(order.shape[0])
     if rules.mode == TRADE:
         value = rules.trade_limit * equity
         for s in range(n):
-            order[s] = accounting.value_order(
-                accounting.clip(np.float64(actions[i, s]), -1.0, 1.0) * value, inverse[t, s]
-            )
+            order[s] = accounting.value_order(accounting.clip(order[s], -1.0, 1.0) * value, inverse[t, s])
     elif rules.mode == SHARES:
         for s in range(n):
-            order[s] = accounting.clip(np.float64(actions[i, s]), -1.0, 1.0) * rules.max_shares
+            order[s] = accounting.clip(order[s], -1.0, 1.0) * rules.max_shares
     else:
         gross = 0.0
         for s in range(n):
-            gross += abs(accounting.wanted_weight(np.float64(actions[i, s]), rules.max_weight, rules.allow_short))
+            gross += abs(accounting.wanted_weight(order[s], rules.max_weight, rules.allow_short))
         value = accounting.weight_scale(gross, leverage) * equity
         for s in range(n):
-            target = accounting.wanted_weight(np.float64(actions[i, s]), rules.max_weight, rules.allow_short) * value
+            target = accounting.wanted_weight(order[s], rules.max_weight, rules.allow_short) * value
             order[s] = accounting.target_order(target, inverse[t, s], holdings[i, s])
 
 
@@ -69,7 +69,7 @@ def observe_lane(i: int, market: Market, rules: Rules, lanes: Lanes, observation
     """Rule 6.4: write row ``i`` of ``observation``."""
     t, equity = lanes.bar[i], lanes.equity[i]
     features, mark, holdings = market.features, market.mark, lanes.holdings
-    n_features, n = features.shape[1], mark.shape[1]
+    n_features, n = features.shape[1], max(market.symbols, 0)  # known not to be negative: no index wraps around
     for k in range(n_features):
         observation[i, k] = features[t, k]
     scale = 1.0 / equity if equity > 0.0 else 0.0

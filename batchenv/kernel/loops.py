@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchenv.kernel import full, lane, plain
-from batchenv.kernel.jit import compiled, inlined, pinned, prefetch_row
+from batchenv.kernel.jit import LINE_F32, LINE_F64, compiled, inlined, pinned, prefetch_row
 from batchenv.kernel.state import F32, F64, I64, Lanes, StepOutput, World
 
 AHEAD = 4
@@ -16,12 +16,12 @@ AHEAD = 4
 def fetch_lane(i: int, world: World, lanes: Lanes, out: StepOutput) -> None:
     """Ask for what the step of lane ``i`` reads and writes."""
     t = lanes.bar[i]
-    prefetch_row(world.market.inverse, t)
-    prefetch_row(world.market.fill, t)
-    prefetch_row(world.market.mark, t + 1)
-    prefetch_row(world.market.features, t + 1)
-    prefetch_row(lanes.holdings, i)
-    prefetch_row(out.observation, i)
+    prefetch_row(world.market.inverse, t, LINE_F64)
+    prefetch_row(world.market.fill, t, LINE_F64)
+    prefetch_row(world.market.mark, t + 1, LINE_F64)
+    prefetch_row(world.market.features, t + 1, LINE_F32)
+    prefetch_row(lanes.holdings, i, LINE_F64)
+    prefetch_row(out.observation, i, LINE_F32)
 
 
 @compiled
@@ -33,7 +33,7 @@ def advance_plain(first: int, stop: int, actions: F32, memory: Any, work: F64) -
         stop: The lane after the last.
         actions: Action numbers, float32 ``[N, S]``.
         memory: The pinned `State`; its lanes and results are changed in place.
-        work: Scratch, float64 ``[ROWS, S]``, one for each thread.
+        work: Scratch, float64 ``[ROWS, W]``, one for each thread.
     """
     world, lanes, out = pinned(memory)
     order = work[0]

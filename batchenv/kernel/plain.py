@@ -6,7 +6,7 @@ A shorter way to the same numbers as ``full``: sums over symbols are kept at fil
 from __future__ import annotations
 
 from batchenv.kernel import accounting, lane
-from batchenv.kernel.jit import inlined
+from batchenv.kernel.jit import inlined, padded
 from batchenv.kernel.state import F32, F64, Lanes, StepOutput, World
 
 
@@ -15,7 +15,7 @@ def permit_orders(i: int, t: int, fill: F64, holdings: F64, order: F64) -> tuple
     """Rules 1.4 and 3.1: cut ``order`` to what may trade; return the sales and purchases at fill prices, in money."""
     sold = 0.0
     bought = 0.0
-    for s in range(order.shape[0]):
+    for s in range(padded(order.shape[0])):
         kept = accounting.permitted_sale(order[s], holdings[i, s])
         order[s] = kept if fill[t, s] > 0.0 else 0.0
         value = order[s] * fill[t, s]
@@ -29,7 +29,7 @@ def enter_positions(
     i: int, t: int, fill: F64, holdings: F64, entry: F64, slippage_rate: float, factor: float, order: F64
 ) -> None:
     """Rule 6.5: update the average entry prices; call before the holdings change."""
-    for s in range(order.shape[0]):
+    for s in range(padded(order.shape[0])):
         held = holdings[i, s]
         if order[s] > 0.0:
             paid = accounting.price_paid(fill[t, s], 1.0, slippage_rate)
@@ -42,7 +42,7 @@ def enter_positions(
 def settle_orders(i: int, t: int, mark: F64, holdings: F64, factor: float, order: F64) -> float:
     """Rules 3.7 and 6.1: move the shares; return the value of the positions at the mark of bar ``t``."""
     positions = 0.0
-    for s in range(order.shape[0]):
+    for s in range(padded(order.shape[0])):
         held = holdings[i, s] + accounting.scaled(order[s], factor)
         holdings[i, s] = held
         positions += held * mark[t, s]
@@ -51,7 +51,7 @@ def settle_orders(i: int, t: int, mark: F64, holdings: F64, factor: float, order
 
 @inlined
 def advance_lane(i: int, actions: F32, world: World, lanes: Lanes, out: StepOutput, order: F64) -> None:
-    """Take lane ``i`` from its bar t to t+1; ``order`` is scratch, float64 ``[S]``."""
+    """Take lane ``i`` from its bar t to t+1; ``order`` is scratch, float64 ``[W]``."""
     market, rules = world.market, world.rules
     fee_rate, slippage_rate = world.parameters.fee_rate[i, 0], world.parameters.slippage_rate[i, 0]
     t, before = lanes.bar[i], lanes.equity[i]

@@ -34,10 +34,28 @@ _YEAR = np.timedelta64(365, "D")
 _BY_SYMBOL = ("fee_rate", "slippage_rate", "borrow_rate")
 
 
+def padded_width(n_symbols: int) -> int:
+    """Return W for ``n_symbols``."""
+    return -(-n_symbols // state.VECTOR) * state.VECTOR
+
+
+def _padded(array: npt.NDArray[Any], value: float = 0.0) -> npt.NDArray[Any]:
+    """Return a copy of an array ``[..., S]`` as ``[..., W]``, C-contiguous, filled up with ``value``."""
+    *others, n_symbols = array.shape
+    wide = np.full((*others, padded_width(n_symbols)), value, array.dtype)
+    wide[..., :n_symbols] = array
+    return wide
+
+
+def _inverse(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return 1 / ``array``, and 0 where it is 0: a product is much faster than a quotient."""
+    return np.divide(1.0, array, out=np.zeros_like(array), where=array > 0.0)
+
+
 def make_market(task: TradingTask, rules: state.Rules) -> state.Market:
     """Rules 1.2 to 1.5 as matrices without NaN; what no rule looks at is left empty."""
     market, n_bars, n_symbols = task.market, task.market.n_bars, task.market.n_symbols
-    nothing = np.zeros((0, n_symbols))
+    nothing = np.zeros((0, padded_width(n_symbols)))
     fill = np.zeros((n_bars, n_symbols))
     if rules.fill_time == state.CLOSE:
         fill[:] = market.close
@@ -48,20 +66,23 @@ def make_market(task: TradingTask, rules: state.Rules) -> state.Market:
     acts = market.splits is not None or market.dividends is not None
     mark = np.where(np.isnan(market.mark), 1.0, market.mark)
     ones, zeros = np.ones((n_bars, n_symbols)), np.zeros((n_bars, n_symbols))
+    volume = _padded(np.nan_to_num(_given(market.volume))) if rules.impact or rules.participation else nothing
     return state.Market(
-        mark=np.ascontiguousarray(mark),
-        inverse=np.ascontiguousarray(1.0 / mark),
-        fill=fill,
+        symbols=n_symbols,
+        mark=_padded(mark, 1.0),
+        inverse=_padded(1.0 / mark, 1.0),
+        fill=_padded(fill),
         features=task.features.values[:, :0] if task.layout.indexed else task.features.values,
-        open=np.nan_to_num(_given(market.open)) if rules.stops else nothing,
-        high=np.nan_to_num(_given(market.high)) if rules.stops else nothing,
-        low=np.nan_to_num(_given(market.low)) if rules.stops else nothing,
-        volume=np.nan_to_num(_given(market.volume)) if rules.impact > 0 or rules.participation > 0 else nothing,
-        split=(ones if market.splits is None else np.array(market.splits)) if acts else nothing,
-        dividend=(zeros if market.dividends is None else np.array(market.dividends)) if acts else nothing,
-        funding=nothing if column is None else np.nan_to_num(market.columns[column]),
+        open=_padded(np.nan_to_num(_given(market.open))) if rules.stops else nothing,
+        high=_padded(np.nan_to_num(_given(market.high))) if rules.stops else nothing,
+        low=_padded(np.nan_to_num(_given(market.low))) if rules.stops else nothing,
+        volume=volume,
+        per_volume=_inverse(volume),
+        split=_padded(ones if market.splits is None else market.splits, 1.0) if acts else nothing,
+        dividend=_padded(zeros if market.dividends is None else market.dividends) if acts else nothing,
+        funding=nothing if column is None else _padded(np.nan_to_num(market.columns[column])),
         years=np.append(np.diff(market.timestamps) / _YEAR, 0.0),
-        last_bar=_last_bars(market.has_bar),
+        last_bar=_padded(_last_bars(market.has_bar), n_bars),
     )
 
 
@@ -80,13 +101,19 @@ def _last_bars(has_bar: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 def make_costs(config: EnvConfig, symbols: tuple[str, ...]) -> state.Costs:
     """Settings by symbol as arrays."""
     costs = config.cost_config
+    lot = _by_symbol(config.execution_config.lot_size, symbols, "execution_config.lot_size")
     return state.Costs(
-        fixed=per_symbol(costs.fee_fixed, symbols, "cost_config.fee_fixed"),
-        per_share=per_symbol(costs.fee_per_share, symbols, "cost_config.fee_per_share"),
-        minimum=per_symbol(costs.fee_minimum, symbols, "cost_config.fee_minimum"),
-        lot=per_symbol(config.execution_config.lot_size, symbols, "execution_config.lot_size"),
-        funding_rate=per_symbol(config.carry_config.funding_rate, symbols, "carry_config.funding_rate"),
+        fixed=_by_symbol(costs.fee_fixed, symbols, "cost_config.fee_fixed"),
+        per_share=_by_symbol(costs.fee_per_share, symbols, "cost_config.fee_per_share"),
+        minimum=_by_symbol(costs.fee_minimum, symbols, "cost_config.fee_minimum"),
+        lot=lot,
+        per_lot=_inverse(lot),
+        funding_rate=_by_symbol(config.carry_config.funding_rate, symbols, "carry_config.funding_rate"),
     )
+
+
+def _by_symbol(*setting: Any) -> npt.NDArray[np.float64]:
+    return _padded(per_symbol(*setting))
 
 
 def make_parameters(config: EnvConfig, given: LaneParameters, values: LaneValues) -> state.Parameters:
@@ -100,11 +127,12 @@ def make_parameters(config: EnvConfig, given: LaneParameters, values: LaneValues
     for name in _BY_SYMBOL:
         by_lane = given.given.get(name)
         differs = by_lane.ndim == 2 if by_lane is not None else isinstance(configured[name], dict)
-        arrays[name] = np.array(getattr(values, name) if differs else getattr(values, name)[:, :1], order="C")
-    tradable = values.tradable if "tradable" in given.given else values.tradable[:, :0]
+        value = getattr(values, name)
+        arrays[name] = _padded(value) if differs else np.array(value[:, :1], order="C")
+    tradable = _padded(values.tradable) if "tradable" in given.given else np.zeros((len(values.tradable), 0), np.bool_)
     return state.Parameters(
         **arrays,
-        tradable=np.array(tradable, order="C"),
+        tradable=tradable,
         leverage=values.leverage.copy(),
         initial_cash=values.initial_cash.copy(),
     )

@@ -1,5 +1,8 @@
 """The arrays that the kernel reads and writes. N lanes, S symbols, T bars, D numbers in an observation.
 
+Rows by symbol are W long, the next multiple of `VECTOR`, so that vector instructions leave no rest. The symbols beyond
+S have no price to fill at, so nothing is ever held of them.
+
 An array that no rule in force looks at has a length of 0 where its T or S would be.
 """
 
@@ -23,6 +26,9 @@ I64x1: TypeAlias = I64
 Boolx1: TypeAlias = Bool
 Boolx2: TypeAlias = Bool
 
+VECTOR = 16
+"""As many numbers as the compiler takes at a time, in four registers of four."""
+
 TRADE, WEIGHTS, SHARES = 0, 1, 2
 CLOSE, NIGHT, NEXT_OPEN, STOPS, NEXT_CLOSE = range(5)
 """The events of a step in their order in time; orders fill at one of the three fills."""
@@ -32,19 +38,21 @@ FAST_PROFIT, SIMPLE_RETURN, LOG_RETURN, DIFFERENTIAL_SHARPE, CUSTOM = 0, 1, 2, 3
 class Market(NamedTuple):
     """The market, the same for every lane."""
 
-    mark: F64x2  # [T, S] money per share; 1 before the first bar, where nothing can be held
-    inverse: F64x2  # [T, S] 1 / mark
-    fill: F64x2  # [T, S] price at which an order decided at the bar fills; 0 where it cannot
+    symbols: int  # S
+    mark: F64x2  # [T, W] money per share; 1 before the first bar, where nothing can be held
+    inverse: F64x2  # [T, W] 1 / mark
+    fill: F64x2  # [T, W] price at which an order decided at the bar fills; 0 where it cannot
     features: F32x2  # [T, features * S]
-    open: F64x2  # [T, S] money per share; 0 without a bar; for stops
-    high: F64x2  # [T, S]
-    low: F64x2  # [T, S]
-    volume: F64x2  # [T, S] shares; 0 without a bar; for impact and participation
-    split: F64x2  # [T, S] new shares for one old
-    dividend: F64x2  # [T, S] money per new share
-    funding: F64x2  # [T, S] fraction of the position
+    open: F64x2  # [T, W] money per share; 0 without a bar; for stops
+    high: F64x2  # [T, W]
+    low: F64x2  # [T, W]
+    volume: F64x2  # [T, W] shares; 0 without a bar; for impact and participation
+    per_volume: F64x2  # [T, W] 1 / volume; 0 without a bar
+    split: F64x2  # [T, W] new shares for one old
+    dividend: F64x2  # [T, W] money per new share
+    funding: F64x2  # [T, W] fraction of the position
     years: F64x1  # [T] time to the next bar
-    last_bar: I64x1  # [S] bar after which the symbol is delisted; T where it is not
+    last_bar: I64x1  # [W] bar after which the symbol is delisted; T where it is not
 
 
 class Rules(NamedTuple):
@@ -83,20 +91,21 @@ class Rules(NamedTuple):
 class Costs(NamedTuple):
     """Settings by symbol, the same for every lane."""
 
-    fixed: F64x1  # [S] money per order
-    per_share: F64x1  # [S] money per share
-    minimum: F64x1  # [S] money per order
-    lot: F64x1  # [S] shares; 0 for fractions
-    funding_rate: F64x1  # [S] yearly
+    fixed: F64x1  # [W] money per order
+    per_share: F64x1  # [W] money per share
+    minimum: F64x1  # [W] money per order
+    lot: F64x1  # [W] shares; 0 for fractions
+    per_lot: F64x1  # [W] 1 / lot; 0 for fractions
+    funding_rate: F64x1  # [W] yearly
 
 
 class Parameters(NamedTuple):
-    """Settings by lane, of its current episode. C is S where they differ by symbol, else 1."""
+    """Settings by lane, of its current episode. C is W where they differ by symbol, else 1."""
 
     fee_rate: F64x2  # [N, C]
     slippage_rate: F64x2  # [N, C]
     borrow_rate: F64x2  # [N, C] yearly
-    tradable: Boolx2  # [N, S], or [N, 0] where every lane trades all
+    tradable: Boolx2  # [N, W], or [N, 0] where every lane trades all
     leverage: F64x1  # [N]
     initial_cash: F64x1  # [N] money
 
@@ -105,10 +114,10 @@ class Lanes(NamedTuple):
     """What a lane remembers from one bar to the next."""
 
     cash: F64x1  # [N] money
-    holdings: F64x2  # [N, S] shares
+    holdings: F64x2  # [N, W] shares
     equity: F64x1  # [N] money, at the mark of `bar`
     peak: F64x1  # [N] money, highest equity of the episode
-    entry: F64x2  # [N, S] average entry price; [N, 0] when nothing looks at it
+    entry: F64x2  # [N, W] average entry price; [N, 0] when nothing looks at it
     moments: F64x2  # [N, 2] A and B of the differential Sharpe ratio
     margin_call: Boolx1  # [N]
     bar: I64x1  # [N]
