@@ -63,6 +63,7 @@ class Agent:
             ConfigError: The configuration is not valid, or the algorithm cannot use the environment.
         """
         self.config = _as_agent_config(config)
+        torch.set_num_threads(self.config.n_threads)  # already the first weights are sums, whose order threads change
         _check_action_space(self.config.algorithm, env.action_space)
         algorithm = _ALGORITHMS[self.config.algorithm]
         parameters = _hyperparameters(self.config.algorithm, algorithm, self.config.hyperparameters)

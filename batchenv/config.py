@@ -393,6 +393,8 @@ class DataConfig(ConfigModel):
         source: "bundled", or the path of a CSV or Parquet file.
         train_end: First date of the held-out part.
         validation_fraction: Last part of the bars before ``train_end``, kept from training to choose the best model.
+        embargo: Bars left out just before ``train_end``, neither trained on nor tested on; null for none, and for 1%
+            of all bars in a walk-forward.
         symbols: Symbols to use; null for all.
         start: First date to use; null for the first of the data.
         end: First date not to use; null to use the data to their end.
@@ -402,6 +404,7 @@ class DataConfig(ConfigModel):
     source: str = "bundled"
     train_end: IsoDate
     validation_fraction: float = Field(0.2, ge=0, le=0.5)
+    embargo: int | None = Field(None, ge=0)
     symbols: Names | None = None
     start: IsoDate | None = None
     end: IsoDate | None = None
@@ -438,6 +441,50 @@ class AgentConfig(ConfigModel):
     device: str = "cpu"
 
 
+BASELINES = (
+    "buy_and_hold",
+    "equal_weight",
+    "minimum_variance",
+    "inverse_volatility",
+    "momentum",
+    "olmar",
+    "random",
+    "cash",
+)
+"""What an agent can be compared with, by name (`stateful.baselines`)."""
+
+
+def _baselines(names: tuple[str, ...]) -> tuple[str, ...]:
+    for i, name in enumerate(names):
+        if name not in BASELINES:
+            raise ValueError(
+                f"unknown baseline {name!r}{did_you_mean(name, BASELINES)}; expected some of: {', '.join(BASELINES)}"
+            )
+        if name in names[:i]:
+            raise ValueError(f"{name!r} is named twice")
+    return names
+
+
+class UncertaintyConfig(ConfigModel):
+    """How far luck could have moved the figures of a backtest (`stateful.evaluation.uncertainty`).
+
+    Attributes:
+        resamples: Resampled histories that the intervals are taken from; 0 for no intervals, else at least 200.
+        level: Confidence of the intervals.
+        seed: Seed of the resampling.
+    """
+
+    resamples: int = Field(2000, ge=0)
+    level: float = Field(0.95, ge=0.5, lt=1)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _enough_resamples(self) -> Self:
+        if 0 < self.resamples < 200:
+            raise ValueError(f"resamples should be 0 (no intervals) or at least 200, got {self.resamples}")
+        return self
+
+
 class BacktestConfig(ConfigModel):
     """A backtest in the evaluation tier. Sections given here replace those keys of the environment's own.
 
@@ -448,7 +495,10 @@ class BacktestConfig(ConfigModel):
         risk_free_rate: Yearly rate in the Sharpe and Sortino ratios.
         model: Model to test when a configuration is given in place of a run folder: a zip file of
             stable-baselines3.
-        rebalance_bars: Bars between rebalances of the equal-weight baseline.
+        baselines: What the agent is compared with, in this order.
+        rebalance_bars: Bars between rebalances of the baselines that have a schedule: equal weight, minimum variance,
+            inverse volatility and momentum.
+        uncertainty: How the intervals are computed that say how far luck could have moved the figures.
         deterministic: Whether the agent acts without exploration.
         vectorbt: Whether VectorBT's statistics are computed too.
     """
@@ -458,7 +508,9 @@ class BacktestConfig(ConfigModel):
     cost_config: CostConfig = CostConfig()
     risk_free_rate: float = Field(0.0, gt=-1)
     model: str | None = None
+    baselines: Annotated[Names, AfterValidator(_baselines)] = BASELINES
     rebalance_bars: int = Field(21, ge=1)
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
     deterministic: bool = True
     vectorbt: bool = True
 

@@ -16,7 +16,7 @@ from batchenv.agent import Agent
 from batchenv.config import DataConfig, EnvConfig, RunConfig
 from batchenv.errors import ConfigError, MarketDataError
 from batchenv.features import FeatureScaler
-from batchenv.market import MarketData
+from batchenv.market import DateLike, MarketData
 from batchenv.record import ActionRecorder
 from batchenv.runs import RunFolder
 from batchenv.sb3 import TradingVecEnv
@@ -89,21 +89,27 @@ def load_market(data: DataConfig) -> MarketData:
 def split_market(market: MarketData, data: DataConfig) -> MarketParts:
     """Divide the bars into training, validation and test; scaling is fitted on the training part only.
 
+    The embargo's bars are in no part, yet the test part's features look back on them.
+
     Raises:
         MarketDataError: A part would be empty.
     """
-    before, test = market.split(data.train_end)
-    first = round(before.n_bars * (1.0 - data.validation_fraction))
-    if data.validation_fraction == 0.0:
-        return MarketParts(before, None, test)
-    if not 2 <= first <= before.n_bars - 2:
+    before, _ = market.split(data.train_end)
+    usable = before.n_bars - (data.embargo or 0)
+    first = round(usable * (1.0 - data.validation_fraction))
+    if first < 2 or (data.validation_fraction and usable - first < 2):
+        embargo = f" and data.embargo: {data.embargo}" if data.embargo else ""
         raise MarketDataError(
-            f"data.validation_fraction: {data.validation_fraction} of the {before.n_bars} bars before "
+            f"data.validation_fraction: {data.validation_fraction}{embargo} of the {before.n_bars} bars before "
             f"{data.train_end} leaves no training or validation part; expected at least 2 bars in each"
         )
-    train, rest = market.split(before.timestamps[first])
-    validation, test = rest.split(data.train_end)
-    return MarketParts(train, validation, test)
+
+    def begin(bar: int) -> DateLike:
+        return before.timestamps[bar] if bar < before.n_bars else data.train_end
+
+    train, rest = market.split(begin(first))
+    validation = rest.between(end=begin(usable)) if data.validation_fraction else None
+    return MarketParts(train, validation, rest.between(start=data.train_end))
 
 
 def train(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,11 +16,15 @@ from gymnasium import spaces
 from batchenv.config import BacktestConfig, EnvConfig
 from batchenv.errors import ConfigError, RunError
 from batchenv.market import MarketData
-from stateful.baselines import Baseline, BuyAndHold, EqualWeight
+from stateful.baselines import Baseline, RandomTurnover, make_baselines
 from stateful.env import StatefulTradingEnv
+from stateful.evaluation.attribution import Attribution, attribute
+from stateful.evaluation.flags import Flag, Span, TrainedOn, red_flags, training_span
+from stateful.evaluation.sharpe import Trials
+from stateful.evaluation.uncertainty import Uncertainty, measure_uncertainty
 from stateful.metrics import performance_metrics
 from stateful.terms import Terms
-from stateful.verdict import Verdict, verdicts
+from stateful.verdict import Verdict, headlines, verdicts
 
 Progress = Callable[[int, int], None]
 
@@ -37,8 +42,9 @@ class BacktestResults:
 
     Attributes:
         metrics: The agent's figures (`stateful.metrics`), JSON as they are. Beside them ``baselines``, the same
-            figures for each baseline by name, and ``vectorbt``, VectorBT's statistics of the agent's fills under
-            its own names, or None when switched off or beyond it (`vectorbt_obstacle`).
+            figures for each baseline by name, ``uncertainty``, what `Uncertainty.as_dict` holds, and ``vectorbt``,
+            VectorBT's statistics of the agent's fills under its own names; the last two None when switched off, and
+            ``vectorbt`` also where the account is beyond it (`vectorbt_obstacle`).
         history: The agent's account, one row per bar.
         trades: The agent's trades, one row per lot.
         fills: The agent's fills.
@@ -48,6 +54,9 @@ class BacktestResults:
         config: The environment's rules.
         backtest_config: The backtest's settings.
         terms: What the accounts traded under.
+        trained_on: First and last timestamp of the bars that the agent was trained and chosen on; None where that is
+            not known.
+        trials: What else was tried on these bars; None where nobody counted.
     """
 
     metrics: dict[str, Any]
@@ -60,6 +69,8 @@ class BacktestResults:
     config: EnvConfig
     backtest_config: BacktestConfig
     terms: Terms
+    trained_on: Span | None = None
+    trials: Trials | None = None
 
     @property
     def equity(self) -> pd.Series[float]:
@@ -70,6 +81,37 @@ class BacktestResults:
     def verdicts(self) -> tuple[Verdict, ...]:
         """Whether the agent beat each baseline after costs, in plain words."""
         return verdicts(self.metrics, self.labels)
+
+    @property
+    def headlines(self) -> tuple[Verdict, ...]:
+        """What to say first: how the agent did against all baselines, then against buy and hold."""
+        return headlines(self.metrics, self.labels)
+
+    @cached_property
+    def attribution(self) -> Attribution:
+        """What each symbol, side, kind of gain or cost, and period contributed to the change of equity."""
+        funding = self.config.carry_config.funding_column
+        return attribute(self.history, self.fills, self.market, self.terms, funding_column=funding)
+
+    @cached_property
+    def uncertainty(self) -> Uncertainty | None:
+        """How far luck could have moved the figures; None where switched off (``uncertainty.resamples`` is 0)."""
+        config = self.backtest_config
+        if not config.uncertainty.resamples:
+            return None
+        return measure_uncertainty(
+            np.asarray(self.equity, np.float64),
+            {name: np.asarray(history["equity"], np.float64) for name, history in self.baselines.items()},
+            config=config.uncertainty,
+            periods_per_year=self.market.periods_per_year,
+            risk_free_rate=config.risk_free_rate,
+            trials=self.trials,
+        )
+
+    @cached_property
+    def flags(self) -> tuple[Flag, ...]:
+        """What makes the figures look better than they are, the gravest first; see `stateful.evaluation.flags`."""
+        return red_flags(self)
 
     @property
     def vectorbt_obstacle(self) -> str | None:
@@ -132,6 +174,8 @@ class BackTesting:
         *,
         baselines: Sequence[Baseline] | None = None,
         episode: tuple[int, int] | None = None,
+        trained_on: TrainedOn | None = None,
+        trials: Trials | None = None,
     ) -> None:
         """Prepare a backtest; ``env`` itself is not stepped.
 
@@ -142,21 +186,23 @@ class BackTesting:
             agent: Anything with ``predict(observation, deterministic=...) -> (action, state)``.
             env: Market, rules, features and their scaling.
             backtest_config: Changes for the backtest: `BacktestConfig`, a mapping, or None for none.
-            baselines: What to compare with; None takes buy and hold, and equal weight.
+            baselines: What to compare with; None takes those that the configuration names.
             episode: A lane and an episode number, to play that episode by the environment's own rules in place of all
                 bars by the backtest's.
+            trained_on: The bars that the agent was trained and chosen on: a `MarketData`, or their first and last
+                timestamp, both included. A test that overlaps them is flagged.
+            trials: What else was tried on these bars, where known, for the deflated Sharpe ratio.
 
         Raises:
-            ConfigError: The configuration is not valid, or two baselines share a name.
+            ConfigError: The configuration or ``trained_on`` is not valid, or two baselines share a name.
             RunError: The agent cannot predict, or was made for other observations or actions.
         """
         if not isinstance(env, StatefulTradingEnv):
             raise ConfigError(f"env: got {type(env).__name__}, expected a StatefulTradingEnv")
         self.agent = agent
         self.config = _as_backtest_config(backtest_config)
-        if baselines is None:
-            baselines = (BuyAndHold(), EqualWeight(self.config.rebalance_bars))
-        self.baselines = tuple(baselines)
+        self.baselines = make_baselines(self.config) if baselines is None else tuple(baselines)
+        self._trained_on, self._trials = training_span(trained_on), trials
         for names in ([b.name for b in self.baselines], [b.label for b in self.baselines]):
             if len(set(names)) < len(names):
                 raise ConfigError(f"baselines: got {names}, expected names and labels that differ")
@@ -198,7 +244,7 @@ class BackTesting:
         baselines: dict[str, pd.DataFrame] = {}
         measured: dict[str, dict[str, Any]] = {}
         for baseline in self.baselines:
-            _play_baseline(baseline, env, self._episode)
+            _play_baseline(baseline, env, self._episode, metrics)
             baselines[baseline.name] = env.history
             measured[baseline.name] = self._measure(env.history, env.fills, env.trades)
         metrics |= {"baselines": measured, "vectorbt": None}
@@ -213,7 +259,11 @@ class BackTesting:
             config=env.config,
             backtest_config=self.config,
             terms=env.portfolio.terms,
+            trained_on=self._trained_on,
+            trials=self._trials,
         )
+        found = results.uncertainty
+        metrics["uncertainty"] = None if found is None else found.as_dict()
         if self.config.vectorbt and results.vectorbt_obstacle is None:
             metrics["vectorbt"] = self._second_opinion(results)
         return results
@@ -308,8 +358,13 @@ def _play(
             progress(env.bar - env.start, total)
 
 
-def _play_baseline(baseline: Baseline, env: StatefulTradingEnv, episode: dict[str, int]) -> None:
-    """Play one episode by a rule; the tables are left in ``env``."""
+def _play_baseline(
+    baseline: Baseline, env: StatefulTradingEnv, episode: dict[str, int], agent: Mapping[str, Any]
+) -> None:
+    """Play one episode by a rule, after the agent with these figures; the tables are left in ``env``."""
+    if isinstance(baseline, RandomTurnover) and baseline.turnover_per_bar is None:
+        per_bar = (agent["turnover_per_year"] or 0.0) / agent["periods_per_year"]
+        baseline = replace(baseline, turnover_per_bar=per_bar)
     env.reset(options=episode)
     done = over = False
     while not (done or over):

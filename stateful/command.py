@@ -18,6 +18,7 @@ from batchenv.runs import RunFolder, free_name
 from batchenv.train import import_plugins, load_market, split_market
 from stateful.backtest import BackTesting, BacktestResults
 from stateful.env import StatefulTradingEnv
+from stateful.evaluation.trials import count_trials, record_look
 from stateful.verify import Certificate, compare, hostile_actions
 
 
@@ -31,6 +32,7 @@ class BacktestPlan:
         title: Heading of the report.
         facts: Facts about the run, for the report.
         learning_curve: Evaluations during training, where there were any.
+        tested: Run folder and model file that are tested, where there is a run folder: it counts its tests.
     """
 
     testing: BackTesting
@@ -38,14 +40,18 @@ class BacktestPlan:
     title: str
     facts: dict[str, Any]
     learning_curve: pd.DataFrame | None
+    tested: tuple[RunFolder, str] | None = None
 
     def write(self, results: BacktestResults, folder: Path) -> Path:
-        """Write the report and return the path of its page.
+        """Write the report, count the test in the run folder, and return the path of the report's page.
 
         Raises:
-            RunError: ``folder`` cannot be written, or holds a report already.
+            RunError: ``folder`` cannot be written or holds a report already, or the run folder cannot be written.
         """
-        return results.write(folder, title=self.title, learning_curve=self.learning_curve, run_info=self.facts)
+        page = results.write(folder, title=self.title, learning_curve=self.learning_curve, run_info=self.facts)
+        if self.tested is not None:
+            record_look(*self.tested, folder, results.metrics)
+        return page
 
 
 def prepare_run(path: Path, which: str = "best") -> BacktestPlan:
@@ -77,8 +83,9 @@ def prepare_run(path: Path, which: str = "best") -> BacktestPlan:
     }
     curve = pd.read_csv(run.evaluations).drop(columns="best") if run.evaluations.is_file() else None
     title = f"{run.config.agent.algorithm.upper()} on {run.config.data.source}"
-    testing = _testing(agent, test, run.config, run.scaler)
-    return BacktestPlan(testing, free_name(path / "backtest"), title, facts, curve)
+    trials = count_trials(run, model.name)
+    testing = _testing(agent, test, run.config, run.scaler, trained_on=_trained_on(run.info), trials=trials)
+    return BacktestPlan(testing, free_name(path / "backtest"), title, facts, curve, (run, model.name))
 
 
 def prepare_config(path: Path) -> BacktestPlan:
@@ -97,8 +104,11 @@ def prepare_config(path: Path) -> BacktestPlan:
     agent = Agent.load(config.backtest.model, config.agent)
     test = split_market(load_market(config.data), config.data).test
     facts = {"Configuration": str(path), "Model": config.backtest.model, "Algorithm": config.agent.algorithm.upper()}
+    info = _info_beside(Path(config.backtest.model))
+    if info is not None:
+        facts |= {"Trained on": _span(info, "train"), "Chosen on": _span(info, "validation")}
     title = f"{config.agent.algorithm.upper()} on {config.data.source}"
-    testing = _testing(agent, test, config, None)
+    testing = _testing(agent, test, config, None, trained_on=None if info is None else _trained_on(info))
     return BacktestPlan(testing, free_name(Path("runs") / f"backtest-{path.stem}"), title, facts, None)
 
 
@@ -123,9 +133,11 @@ def verify_config(
     return compare(market, config.env, hostile_actions(seed), n_envs=n_envs, steps=steps, seed=seed, progress=progress)
 
 
-def _testing(agent: Agent, test: MarketData, config: RunConfig, scaler: FeatureScaler | None) -> BackTesting:
+def _testing(
+    agent: Agent, test: MarketData, config: RunConfig, scaler: FeatureScaler | None, **known: Any
+) -> BackTesting:
     env = StatefulTradingEnv(test, config.backtest.applied_to(config.env), scaler=scaler, seed=config.seed)
-    return BackTesting(agent, env, config.backtest)
+    return BackTesting(agent, env, config.backtest, **known)
 
 
 def _check_unchanged(run: RunFolder, test: MarketData) -> None:
@@ -135,6 +147,20 @@ def _check_unchanged(run: RunFolder, test: MarketData) -> None:
             f"{run.path}: the held-out bars of {run.config.data.source!r} have changed since training: their "
             f"fingerprint is {test.fingerprint[:12]}..., expected {known[:12]}...; restore the data, or train again"
         )
+
+
+def _info_beside(model: Path) -> dict[str, Any] | None:
+    """Return what ``run.json`` says of the run that a model belongs to; None for a model outside a run folder."""
+    for folder in (model.parent, model.parent.parent):  # checkpoints have a folder of their own
+        if (folder / "run.json").is_file():
+            return RunFolder.open(folder).info
+    return None
+
+
+def _trained_on(info: dict[str, Any]) -> tuple[str, str]:
+    """Return the first and the last timestamp of a run's training and validation bars."""
+    parts = [info["data"][name] for name in ("train", "validation") if name in info["data"]]
+    return min(part["first"] for part in parts), max(part["last"] for part in parts)
 
 
 def _span(info: dict[str, Any], part: str) -> str:

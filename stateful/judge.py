@@ -32,7 +32,7 @@ def make_judge(
     Raises:
         BatchenvError: The validation part cannot be played, for example because it is too short.
     """
-    settings = backtest_config.updated(vectorbt=False)
+    settings = backtest_config.updated(vectorbt=False, uncertainty={"resamples": 0})
     env = StatefulTradingEnv(validation, settings.applied_to(config), scaler=scaler, seed=0)
 
     def judge(agent: Any) -> dict[str, float | None]:

@@ -164,10 +164,11 @@ def _return_metrics(equity: FloatArray, periods: float, risk_free_rate: float) -
     if n == 0:
         return metrics
     growth = equity[-1] / equity[0]
-    with np.errstate(over="ignore", invalid="ignore"):  # an account can end below nothing: no growth per year then
+    with np.errstate(over="ignore"):
         metrics |= {
             "total_return": growth - 1.0,
-            "cagr": np.float64(growth) ** (periods / n) - 1.0,
+            # An account can end below nothing: no growth per year then.
+            "cagr": np.float64(growth) ** (periods / n) - 1.0 if growth >= 0 else None,
             "best_bar": returns.max(),
             "worst_bar": returns.min(),
             "hit_rate": (returns > 0).mean(),

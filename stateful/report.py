@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -112,7 +113,12 @@ def _refuse_earlier_report(directory: Path) -> None:
 
 
 def _write_data(results: BacktestResults, directory: Path) -> None:
-    summary = {"verdict": [str(verdict) for verdict in results.verdicts], **results.metrics}
+    summary = {
+        "verdict": [str(verdict) for verdict in results.headlines],
+        "flags": [asdict(flag) for flag in results.flags],
+        **results.metrics,
+        "attribution": results.attribution.as_dict(),
+    }
     content = json.dumps(summary, indent=2, allow_nan=False)
     (directory / "metrics.json").write_text(content + "\n", encoding="utf-8")
     results.trades.to_csv(directory / "trades.csv", index=False)
@@ -152,7 +158,7 @@ def _figures_json(charts: Mapping[str, Figure], prices: Sequence[Figure]) -> str
 def _verdict(results: BacktestResults) -> str:
     """Return the first lines of the page: won or lost, by how much, at what cost."""
     parts = []
-    for i, verdict in enumerate(results.verdicts):
+    for i, verdict in enumerate(results.headlines):
         level = "h1" if i == 0 else "h2"
         parts.append(
             f'<div class="verdict {verdict.outcome}"><{level}>{text(verdict.headline)}</{level}>'

@@ -1,8 +1,11 @@
-"""What a backtest comes to, in plain words. No euphemism: an agent that lost is said to have lost."""
+"""What a backtest comes to, in plain words.
+
+No euphemism: an agent that lost is said to have lost, and a difference that luck explains is said to be no more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,19 +21,21 @@ Outcome = Literal["beat", "lost", "level"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The agent against one baseline, after costs.
+    """The agent against one baseline, after costs, or against all of them.
 
     Attributes:
-        baseline: Name of the baseline.
-        outcome: ``beat``, ``lost`` or ``level``, by total return.
+        baseline: Name of the baseline; ``all`` for all of them.
+        outcome: ``beat``, ``lost`` or ``level``, by total return; ``level`` too where it beat some baselines only.
         headline: Who won, and by how much.
-        detail: Sharpe ratio and largest drawdown of both.
+        detail: Whether luck explains the difference; Sharpe ratio and largest drawdown of both.
+        distinguishable: Whether the difference is more than luck explains; None where that is not known.
     """
 
     baseline: str
     outcome: Outcome
     headline: str
     detail: str
+    distinguishable: bool | None = None
 
     def __str__(self) -> str:
         """Return both sentences."""
@@ -45,6 +50,114 @@ def verdicts(metrics: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Ver
         labels: Name of each baseline in words.
     """
     return tuple(_compare(metrics, found, name, labels[name]) for name, found in metrics["baselines"].items())
+
+
+def headlines(metrics: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Verdict, ...]:
+    """Return what to say first: how the agent did against all baselines, then against buy and hold.
+
+    Without buy and hold the first baseline takes its place; with a single baseline that comparison says it all.
+
+    Args:
+        metrics: `BacktestResults.metrics`.
+        labels: Name of each baseline in words.
+    """
+    found = verdicts(metrics, labels)
+    if len(found) < 2 or metrics["total_return"] is None:
+        return found[:1]
+    plain = next((verdict for verdict in found if verdict.baseline == "buy_and_hold"), found[0])
+    return _against_all(metrics, labels, found), plain
+
+
+def _against_all(metrics: Mapping[str, Any], labels: Mapping[str, str], found: Sequence[Verdict]) -> Verdict:
+    """Sum up the comparisons with two or more baselines."""
+    figures = metrics["baselines"]
+    best = max(found, key=lambda verdict: figures[verdict.baseline]["total_return"]).baseline
+    beaten, n = sum(verdict.outcome == "beat" for verdict in found), len(found)
+    digits = 1 if abs(metrics["total_return"] - figures[best]["total_return"]) >= 0.001 else 2
+    mine, theirs = (
+        percent(value, sign=True, digits=digits) for value in (metrics["total_return"], figures[best]["total_return"])
+    )
+    against = f"{labels[best]} ({theirs} against its {mine})"
+    if beaten == n:
+        outcome: Outcome = "beat"
+        headline = f"After costs the agent beat all {n} baselines; the best of them was {against}."
+    elif beaten:
+        outcome = "level"
+        headline = f"After costs the agent beat {beaten} of {n} baselines, but not the best of them, {against}."
+    else:
+        outcome = "lost"
+        headline = f"After costs the agent beat none of the {n} baselines; the best of them was {against}."
+    return Verdict("all", outcome, headline, _luck_of_all(metrics, labels, found))
+
+
+def _luck_of_all(metrics: Mapping[str, Any], labels: Mapping[str, str], found: Sequence[Verdict]) -> str:
+    """Say how many of the differences are more than luck explains, and which."""
+    known = [verdict for verdict in found if verdict.distinguishable is not None]
+    if not known:
+        return _no_intervals(metrics)
+    clear = [verdict for verdict in known if verdict.distinguishable]
+    n = f"the {len(known)} differences" + (" that have an interval" if len(known) < len(found) else "")
+    confidence = _confidence(metrics["uncertainty"])
+    if not clear:
+        return f"{confidence} none of {n} is distinguishable from luck."
+    named = (
+        ("better than", [v for v in clear if _gap(metrics, v.baseline) > 0]),
+        ("worse than", [v for v in clear if _gap(metrics, v.baseline) <= 0]),
+    )
+    words = " and ".join(f"{word} {_listed([labels[v.baseline] for v in some])}" for word, some in named if some)
+    many = "all" if len(clear) == len(known) else str(len(clear))
+    return f"{confidence} {many} of {n} {'is' if len(clear) == 1 else 'are'} distinguishable from luck: {words}."
+
+
+def _luck(metrics: Mapping[str, Any], baseline: str) -> tuple[str, bool | None]:
+    """Say whether luck explains the difference to a baseline, and return whether it does not."""
+    uncertainty = metrics.get("uncertainty")
+    if uncertainty is None:
+        return "", None
+    difference = uncertainty["differences"][baseline]
+    yearly, clear = difference["cagr"], difference["distinguishable"]
+    if clear is None:
+        return f"Whether luck explains the difference cannot be said: {yearly['reason']}.", None
+    low, high = (f"{_no_negative_zero(100 * yearly[end], 1):+,.1f}" for end in ("low", "high"))
+    verdict = "distinguishable from luck" if clear else "not distinguishable from luck"
+    return f"{_confidence(uncertainty)} the yearly difference lies between {low} and {high} points: {verdict}.", clear
+
+
+def _no_intervals(metrics: Mapping[str, Any]) -> str:
+    uncertainty = metrics.get("uncertainty")
+    if uncertainty is None:
+        return ""
+    reasons = {difference["cagr"]["reason"] for difference in uncertainty["differences"].values()}
+    return f"Whether luck explains the differences cannot be said: {'; '.join(sorted(reasons))}."
+
+
+def _confidence(uncertainty: Mapping[str, Any]) -> str:
+    return f"With {100 * uncertainty['level']:g}% confidence"
+
+
+def _gap(metrics: Mapping[str, Any], baseline: str) -> float:
+    return float(metrics["total_return"] - metrics["baselines"][baseline]["total_return"])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def sharpe_sentence(metrics: Mapping[str, Any]) -> str | None:
+    """Say how much the Sharpe ratio proves, or return None where no uncertainty was computed."""
+    uncertainty = metrics.get("uncertainty")
+    if uncertainty is None:
+        return None
+    plain, deflated = uncertainty["probabilistic_sharpe"], uncertainty["deflated_sharpe"]
+    if plain["value"] is None:
+        return f"What the Sharpe ratio proves cannot be said: {plain['reason']}."
+    start = f"The true Sharpe ratio is above 0 with a probability of {percent(plain['value'])}"
+    if deflated["value"] is None:
+        return f"{start}, taken by itself; {deflated['reason']}."
+    return (
+        f"{start}, taken by itself, and of {percent(deflated['value'])} once the {uncertainty['trials']} "
+        "configurations known to have been tried on these bars are counted."
+    )
 
 
 def account_sentence(metrics: Mapping[str, Any]) -> str:
@@ -147,7 +260,8 @@ def _compare(agent: Mapping[str, Any], other: Mapping[str, Any], name: str, labe
         f"The agent {words}: {percent(mine, sign=True, digits=digits)} against "
         f"{percent(theirs, sign=True, digits=digits)} ({points}) after costs."
     )
-    return Verdict(name, outcome, headline, _risk_sentence(agent, other))
+    luck, distinguishable = _luck(agent, name)
+    return Verdict(name, outcome, headline, f"{luck} {_risk_sentence(agent, other)}".lstrip(), distinguishable)
 
 
 def _risk_sentence(agent: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -214,8 +328,9 @@ def limits(metrics: Mapping[str, Any], config: EnvConfig, market: MarketData) ->
     n = len(market.symbols)
     notes += [
         Note(
-            "One run over one period. No uncertainty is given yet: how far luck or another seed would have moved these "
-            "figures is not known from this page."
+            "One run over one period. The intervals say how far other bars of the same kind would have moved the "
+            "figures. Not in them: another seed in training, a market unlike this period's, and the choice among "
+            "configurations, of which only those tested in the same folder are known."
         ),
         Note(
             f"{'Only one symbol' if n == 1 else f'Only {n:,} symbols'}, chosen before the test. If they were chosen "

@@ -39,8 +39,17 @@ ORDER = {
 """A module may import only modules of a lower number, or of its own folder."""
 FACTS = {"errors", "market", "features", "config", "spaces", "base", "episodes", "rewards", "parameters"}
 """What the evaluation tier may know of the training tier: facts, never arithmetic."""
-FACES = {"agent", "batch", "fast", "record", "runs", "train"}
-COMMAND_LINE = {"stateful/command.py", "stateful/replay.py", "stateful/verify.py"}
+FACES = {"agent", "batch", "fast", "record", "runs", "sb3", "train"}
+COMMAND_LINE = {
+    "stateful/command.py",
+    "stateful/evaluation/fold_run.py",
+    "stateful/evaluation/selfcheck.py",
+    "stateful/evaluation/stress.py",
+    "stateful/evaluation/trials.py",
+    "stateful/evaluation/walk_forward.py",
+    "stateful/replay.py",
+    "stateful/verify.py",
+}
 """Modules that put both tiers together: for the command line, and to compare them."""
 
 

@@ -83,6 +83,8 @@ def advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
 
 def print_results(results: BacktestResults, bars: str = "Held-out bars") -> None:
     """Print what a backtest found."""
+    from stateful.verdict import sharpe_sentence
+
     metrics = results.metrics
     table = Table(title=f"{bars} {metrics['first_date']} to {metrics['last_date']}, after costs")
     table.add_column("")
@@ -99,8 +101,11 @@ def print_results(results: BacktestResults, bars: str = "Held-out bars") -> None
             f"{figures['costs']:,.0f}",
         )
     console.print(table)
-    for verdict in results.verdicts:
+    for verdict in results.headlines:
         console.print(escape(str(verdict)))
+    proof = sharpe_sentence(metrics)
+    if proof is not None:
+        console.print(escape(proof))
 
 
 def percent(value: float | None) -> str:

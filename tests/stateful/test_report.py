@@ -74,7 +74,8 @@ def test_every_file_is_there_and_reads_back(written, results):
     summary = json.loads((written / "metrics.json").read_text())
     assert summary["final_equity"] == results.metrics["final_equity"]
     assert summary["baselines"]["buy_and_hold"] == results.metrics["baselines"]["buy_and_hold"]
-    assert summary["verdict"] == [str(verdict) for verdict in results.verdicts]
+    assert summary["verdict"] == [str(verdict) for verdict in results.headlines]
+    assert summary["uncertainty"] == results.uncertainty.as_dict()
     assert len(pd.read_csv(written / "trades.csv")) == len(results.trades)
     assert pd.read_csv(written / "fills.csv")["fee"].sum() == pytest.approx(results.metrics["fees"], rel=1e-12)
     back = pd.read_parquet(written / "history.parquet")
@@ -104,7 +105,7 @@ def test_the_page_is_one_well_formed_file(written):
 def test_the_first_lines_say_who_won(written, results):
     text = above_the_plots((written / "report.html").read_text(encoding="utf-8"))
     body = text[text.index("<body>") :]
-    first, second = results.verdicts
+    first, second = results.headlines
     assert f"<h1>{first.headline}</h1>" in body
     assert f"<h2>{second.headline}</h2>" in body
     assert body.index("<h1>") < body.index("<main")
@@ -119,8 +120,8 @@ def test_winning_and_losing_are_called_so(wins):
     results = backtest(bars, ConstantAgent(weights), {"action_config": {"mode": "weights"}})
     text = above_the_plots(report_module.build_page(results))
     word, other = ("beat", "lost to") if wins else ("lost to", "beat")
-    assert f"<h1>The agent {word} buy and hold: " in text
-    assert f"The agent {word} equal weight: " in text
+    assert "<h1>After costs the agent beat " in text
+    assert f"<h2>The agent {word} buy and hold: " in text
     assert f"The agent {other} " not in text
 
 
@@ -196,7 +197,7 @@ def test_optimistic_fills_free_trading_and_short_periods_are_flagged():
         assert f"<p class=warn>{words}" in head or words in head
     honest = above_the_plots(report_module.build_page(backtest(market(0), RandomAgent(4))))
     assert "Optimistic fills" not in honest
-    assert "No uncertainty is given yet" in honest
+    assert "Not in them: another seed in training" in honest
 
 
 def test_an_early_end_is_flagged():
