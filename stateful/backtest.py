@@ -137,6 +137,8 @@ class BacktestResults:
         title: str | None = None,
         learning_curve: pd.DataFrame | None = None,
         run_info: Mapping[str, Any] | None = None,
+        tear_sheet: bool = False,
+        stress: str | Path | None = None,
     ) -> Path:
         """Write ``report.html``, the figures as PNG, and the data behind them.
 
@@ -146,6 +148,9 @@ class BacktestResults:
             learning_curve: Columns ``timesteps`` and one or more of ``total_return``, ``sharpe`` and the like; one
                 row per evaluation during training.
             run_info: Facts about the run, shown as a table.
+            tear_sheet: Whether QuantStats writes ``quantstats.html`` too, which takes seconds. Where it cannot, the
+                report says why.
+            stress: Folder of a stress test of the same agent, to be shown and linked.
 
         Returns:
             The path of ``report.html``.
@@ -155,7 +160,15 @@ class BacktestResults:
         """
         from stateful.report import write_report
 
-        return write_report(self, Path(directory), title=title, learning_curve=learning_curve, run_info=run_info)
+        return write_report(
+            self,
+            Path(directory),
+            title=title,
+            learning_curve=learning_curve,
+            run_info=run_info,
+            tear_sheet=tear_sheet,
+            stress=None if stress is None else Path(stress),
+        )
 
 
 class BackTesting:

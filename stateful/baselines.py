@@ -4,8 +4,8 @@ Each is a policy with `predict` (`stateful.policies`), so it runs wherever an ag
 told the environment at the close of each bar and answers with orders in shares, which the agent's action mode does not
 limit: buy and hold through a limit of 10% a bar would not be buy and hold.
 
-A baseline of one's own is a subclass of `WeightRule` or `BaselinePolicy`, or, for backtests alone, any class with
-``name``, ``label`` and ``orders``.
+A baseline of one's own is a subclass of `WeightRule` or `BaselinePolicy` there, or, for backtests alone, any class
+with ``name``, ``label`` and ``orders``.
 """
 
 from __future__ import annotations
@@ -13,24 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from batchenv.config import BacktestConfig
 from batchenv.episodes import draw
 from batchenv.errors import ConfigError
-from batchenv.market import MarketData
-from stateful.policies import (
-    NEVER,
-    Accounts,
-    BaselinePolicy,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    total_return_index,
-)
-from stateful.portfolios import best_equally, inverse_volatility, minimum_variance, normalised, reversion_step
+from stateful.accounts import Accounts, BoolArray, FloatArray, IntArray
+from stateful.policies import NEVER, BaselinePolicy, WeightRule, WindowRule
+from stateful.portfolios import best_equally, equal, inverse_volatility, minimum_variance, normalised, reversion_step
 
 
 class Baseline(Protocol):
@@ -55,29 +46,10 @@ class Baseline(Protocol):
         """
 
 
-def _universes(allowed: BoolArray) -> list[tuple[BoolArray, IntArray]]:
-    """Return each different row of ``allowed``, bool ``[lanes, symbols]``, with the lanes that have it."""
-    if (allowed == allowed[0]).all():
-        return [(allowed[0], np.arange(len(allowed)))]
-    rows, group = np.unique(allowed, axis=0, return_inverse=True)
-    return [(row, np.flatnonzero(group.ravel() == i)) for i, row in enumerate(rows)]
-
-
-def _last_due(accounts: Accounts, every: int) -> IntArray:
-    """Return the last bar of a schedule that begins at the start bar, int64 ``[lanes]``."""
-    return accounts.bar - (accounts.bar - accounts.start) % every
-
-
-def _equal(active: BoolArray) -> FloatArray:
-    """Return equal weights of what is active, bool ``[..., symbols]``."""
-    weights: FloatArray = active / np.maximum(active.sum(axis=-1, keepdims=True), 1)
-    return weights
-
-
 def _equal_at(accounts: Accounts, since: IntArray) -> tuple[IntArray, FloatArray]:
     """Return equal weights of what is active at some bars, and those bars, `NEVER` where there is nothing."""
     active = accounts.task.market.has_bar[since] & accounts.allowed & (since != NEVER)[:, None]
-    return np.where(active.any(axis=1), since, NEVER), _equal(active)
+    return np.where(active.any(axis=1), since, NEVER), equal(active)
 
 
 @dataclass(frozen=True)
@@ -95,7 +67,7 @@ class BuyAndHold(BaselinePolicy):
     def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
         """Decide once, at the first bar with anything to buy; see `BaselinePolicy.decided`."""
         since, market = np.full_like(accounts.bar, NEVER), accounts.task.market
-        for universe, lanes in _universes(accounts.allowed):
+        for universe, lanes in accounts.universes():
             bars = np.flatnonzero((market.has_bar & universe).any(axis=1))
             found = np.append(bars, market.n_bars)[np.searchsorted(bars, accounts.start[lanes])]
             since[lanes] = np.where(found <= accounts.bar[lanes], found, NEVER)
@@ -119,96 +91,7 @@ class EqualWeight(BaselinePolicy):
 
     def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
         """Decide at the start bar and every ``rebalance_bars`` after it; see `BaselinePolicy.decided`."""
-        return _equal_at(accounts, _last_due(accounts, self.rebalance_bars))
-
-
-class WeightRule(BaselinePolicy):
-    """A rule whose target weights follow from the market alone: the bars up to now, and which symbols may be traded.
-
-    They are worked out once for each bar and universe, however many lanes ask. Bars before the first of a split part
-    count (``market.history``): their prices are known, so a rule that looks back begins a backtest on held-out bars
-    with all it needs.
-
-    Attributes:
-        rebalance_bars: Bars between decisions, the first of which is made at the start bar.
-    """
-
-    rebalance_bars: int
-    at_once: ClassVar[bool] = False
-    """Whether `weights` is asked for all bars of history and part, in order, in place of those that are needed."""
-
-    def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
-        """Return the weights decided at the close of some bars; no later bar may be looked at.
-
-        Args:
-            prices: What a share has grown to (`total_return_index`), float64 ``[all bars, symbols]``, NaN before the
-                first bar of a symbol.
-            active: Symbols that have a bar and may be traded, bool ``[all bars, symbols]``.
-            bars: Which bars, rows of the two, int64 ``[k]``.
-
-        Returns:
-            float64 ``[k, symbols]``, at least 0, 0 where not active, with sum 1, or 0 where nothing is active.
-        """
-        raise NotImplementedError
-
-    def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
-        """Decide at the start bar and every ``rebalance_bars`` after it; see `BaselinePolicy.decided`."""
-        since = _last_due(accounts, self.rebalance_bars)
-        weights = np.zeros(accounts.holdings.shape)
-        for universe, lanes in _universes(accounts.allowed):
-            weights[lanes] = self._table(accounts.task.market, universe, since[lanes])
-        return np.where(weights.any(axis=1), since, NEVER), weights
-
-    def _table(self, market: MarketData, universe: BoolArray, bars: IntArray) -> FloatArray:
-        """Return the weights of some bars of the part, float64 ``[k, symbols]``, from memory where they are known."""
-        tables = self.__dict__.setdefault("_tables", WeakKeyDictionary()).setdefault(market, {})
-        key = universe.tobytes()
-        prices = total_return_index(market)
-        if key not in tables:
-            tables[key] = np.full(prices.shape, np.nan)
-        table: FloatArray = tables[key]
-        rows = bars + len(prices) - market.n_bars
-        missing = np.unique(rows[np.isnan(table[rows, 0])])
-        if len(missing):
-            needed = np.arange(len(prices)) if self.at_once else missing
-            table[needed] = self.weights(prices, market.with_history().has_bar & universe, needed)
-        return table[rows]
-
-
-class WindowRule(WeightRule):
-    """A rule that looks at the last ``window`` bars and today's.
-
-    A symbol takes part once it has been listed for that long. Until one has, every symbol gets the same weight.
-
-    Attributes:
-        window: How many bars to look back.
-    """
-
-    window: int
-
-    def over(self, prices: FloatArray) -> FloatArray:
-        """Return the weights of n symbols.
-
-        Args:
-            prices: float64 ``[window + 1, n]``, as in `WeightRule.weights`, the last row today's.
-
-        Returns:
-            float64 ``[n]``, at least 0, with sum 1.
-        """
-        raise NotImplementedError
-
-    def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
-        """Return the weights window by window; see `WeightRule.weights`."""
-        found = _equal(active[bars])
-        for i, bar in enumerate(bars.tolist()):
-            first = bar - self.window
-            if first < 0:
-                continue
-            listed = np.flatnonzero(active[bar] & ~np.isnan(prices[first]))
-            if len(listed):
-                found[i] = 0.0
-                found[i, listed] = self.over(prices[first : bar + 1, listed])
-        return found
+        return _equal_at(accounts, accounts.last_due(self.rebalance_bars))
 
 
 @dataclass(frozen=True)
@@ -263,6 +146,14 @@ class Momentum(WindowRule):
     name: str = "momentum"
     label: str = "momentum"
 
+    def __post_init__(self) -> None:
+        """Check the settings; see `BaselinePolicy`."""
+        super().__post_init__()
+        if self.skip >= self.window:
+            raise ConfigError(f"{self.name}: skip is {self.skip}, expected less than window, {self.window}")
+        if not 0 < self.top <= 1:
+            raise ConfigError(f"{self.name}: top is {self.top:g}, expected a fraction above 0 and up to 1")
+
     def over(self, prices: FloatArray) -> FloatArray:
         """Return equal weights of the winners; see `WindowRule.over`."""
         return best_equally(prices[-1 - self.skip] / prices[0], self.top)
@@ -289,7 +180,7 @@ class OLMAR(WeightRule):
 
     def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
         """Return the portfolio of every bar; see `WeightRule.weights`."""
-        found = _equal(active)
+        found = equal(active)
         for bar in range(max(self.window - 1, 1), len(prices)):
             recent = prices[bar - self.window + 1 : bar + 1]
             listed = np.flatnonzero(active[bar] & ~np.isnan(recent[0]))

@@ -42,13 +42,25 @@ class BacktestPlan:
     learning_curve: pd.DataFrame | None
     tested: tuple[RunFolder, str] | None = None
 
-    def write(self, results: BacktestResults, folder: Path) -> Path:
+    def write(self, results: BacktestResults, folder: Path, *, tear_sheet: bool = False) -> Path:
         """Write the report, count the test in the run folder, and return the path of the report's page.
+
+        Args:
+            results: What the backtest found.
+            folder: Where to.
+            tear_sheet: Whether QuantStats writes its tear sheet too.
 
         Raises:
             RunError: ``folder`` cannot be written or holds a report already, or the run folder cannot be written.
         """
-        page = results.write(folder, title=self.title, learning_curve=self.learning_curve, run_info=self.facts)
+        page = results.write(
+            folder,
+            title=self.title,
+            learning_curve=self.learning_curve,
+            run_info=self.facts,
+            tear_sheet=tear_sheet,
+            stress=None if self.tested is None else _latest_stress(self.tested[0].path),
+        )
         if self.tested is not None:
             record_look(*self.tested, folder, results.metrics)
         return page
@@ -131,6 +143,13 @@ def verify_config(
     import_plugins(config.imports)
     market = split_market(load_market(config.data), config.data).train
     return compare(market, config.env, hostile_actions(seed), n_envs=n_envs, steps=steps, seed=seed, progress=progress)
+
+
+def _latest_stress(run: Path) -> Path | None:
+    """Return the folder of the latest stress test in a run folder, or None where there is none."""
+    found = run.glob("stress*/stress.json")
+    latest = max(found, key=lambda file: file.stat().st_mtime, default=None)
+    return None if latest is None else latest.parent
 
 
 def _testing(

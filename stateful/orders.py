@@ -16,6 +16,8 @@ from stateful.execution import Quotes
 Floats = npt.NDArray[np.float64]
 NO_SIZE = 1e-12
 """An order worth less than this, as a fraction of equity, is none (rule 2.3)."""
+HELD = 2.0**-22
+"""In `weights` mode an order no larger than this fraction of the position is none (rule 2.3)."""
 Bools = npt.NDArray[np.bool_]
 
 
@@ -81,7 +83,8 @@ def size_orders(
         short = config.margin_config.allow_short
         wanted = action.max_weight * (numbers if short else np.maximum(numbers, 0.0))
         weights = wanted / max(1.0, float(np.abs(wanted).sum()) / leverage)
-        return weights * equity / marks - holdings
+        orders = weights * equity / marks - holdings
+        return np.where(np.abs(orders) <= HELD * np.abs(holdings), 0.0, orders)  # 2.3
     return numbers * config.portfolio_config.trade_limit_percent * equity / marks  # trade, discrete
 
 

@@ -11,116 +11,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from batchenv.base import BaseTradingEnv, TradingTask
 from batchenv.errors import ConfigError, EnvironmentStateError
 from batchenv.market import MarketData
+from stateful.accounts import Accounts, BoolArray, FloatArray, IntArray, cores_of, total_return_index
+from stateful.portfolios import equal
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 NEVER = -1
 """In place of a bar: nothing has been decided yet."""
 _ROUNDING = 1e-12
 """Weights in float64 that differ by less are the same."""
-_INDICES: WeakKeyDictionary[MarketData, FloatArray] = WeakKeyDictionary()
-
-
-def total_return_index(market: MarketData) -> FloatArray:
-    """Return what one share of each symbol, dividends reinvested and splits counted, is worth at every bar.
-
-    Bars before the part (``market.history``) come first. Prices that are adjusted already stay as they are.
-
-    Returns:
-        float64 ``[history and part, symbols]``, NaN before a symbol's first bar, the last value where it has none.
-    """
-    if market not in _INDICES:
-        whole = market.with_history()
-        before = np.concatenate([np.full((1, whole.n_symbols), np.nan), whole.mark[:-1]])
-        factor = np.ones_like(before) if whole.splits is None else whole.splits.copy()
-        if whole.dividends is not None:  # reinvested at the close before, as rule 4.3 does, and as adjusted prices do
-            last = before / factor
-            factor *= np.where(whole.dividends > 0.0, last / (last - whole.dividends), 1.0)
-        _INDICES[market] = whole.mark * np.cumprod(factor, axis=0)
-    return _INDICES[market]
-
-
-@dataclass(frozen=True)
-class Accounts:
-    """The accounts of an environment at the close of their current bars; k lanes, S symbols.
-
-    Attributes:
-        task: Market and rules.
-        lane: Lane numbers, int64 ``[k]``.
-        bar: The current bar, int64 ``[k]``.
-        start: The first bar of the episode, int64 ``[k]``.
-        cash: Money, float64 ``[k]``.
-        equity: Cash and positions at the mark, money, float64 ``[k]``.
-        holdings: Shares, float64 ``[k, S]``.
-        allowed: Which symbols the lane may trade (rule 8.1), bool ``[k, S]``.
-        leverage: G, float64 ``[k]``.
-    """
-
-    task: TradingTask
-    lane: IntArray
-    bar: IntArray
-    start: IntArray
-    cash: FloatArray
-    equity: FloatArray
-    holdings: FloatArray
-    allowed: BoolArray
-    leverage: FloatArray
-
-    @classmethod
-    def of(cls, env: Any) -> Accounts:
-        """Look at a `StatefulTradingEnv`, `FastTrainingEnv` or `BatchTradingEnv`."""
-        if isinstance(env, BaseTradingEnv):
-            values, lane = env.values, np.array([env.lane], np.int64)
-            bar, start = np.array([env.bar], np.int64), np.array([env.start], np.int64)
-        else:
-            lane = np.arange(env.num_envs, dtype=np.int64)
-            values = env.parameters.at(env.seed_value, lane, np.maximum(env.episode, 0))
-            bar, start = env.bar, values.start
-        account: Any = env
-        cash, equity = (np.array(money, np.float64, ndmin=1) for money in (account.cash, account.equity))
-        holdings = np.array(account.holdings, np.float64, ndmin=2)
-        return cls(env.task, lane, bar, start, cash, equity, holdings, values.tradable, values.leverage)
-
-    @cached_property
-    def active(self) -> BoolArray:
-        """Symbols that have a bar now and that the lane may trade, bool ``[k, S]``."""
-        return self.task.market.has_bar[self.bar] & self.allowed
-
-    @cached_property
-    def marks(self) -> FloatArray:
-        """mark[t], money per share, 0 before the first bar of a symbol, float64 ``[k, S]``."""
-        return np.nan_to_num(self.task.market.mark[self.bar])
-
-    @cached_property
-    def money(self) -> FloatArray:
-        """Cash and the positions in active symbols: what can be divided now, float64 ``[k]``."""
-        held: FloatArray = (self.holdings * self.marks).sum(axis=1, where=self.active)
-        return self.cash + held
-
-    def towards(self, weights: FloatArray) -> FloatArray:
-        """Return the orders that divide `money` by ``weights``; positions in symbols without a bar stay as they are.
-
-        Args:
-            weights: float64 ``[k, S]``, 0 outside `active`.
-
-        Returns:
-            Signed shares, float64 ``[k, S]``.
-        """
-        wanted = weights * self.money[:, None]
-        shares = np.divide(wanted, self.marks, out=np.zeros_like(wanted), where=self.active)
-        return np.where(self.active, shares - self.holdings, 0.0)
+_LEAST = {"rebalance_bars": 1, "window": 2, "skip": 0, "epsilon": 0, "turnover_per_bar": 0, "seed": 0}
+"""The least value of a setting, by its name."""
 
 
 class BaselinePolicy:
@@ -139,6 +46,17 @@ class BaselinePolicy:
     name: str
     label: str
     _env: Any = None
+
+    def __post_init__(self) -> None:
+        """Check the settings of a dataclass.
+
+        Raises:
+            ConfigError: One is too small; names it.
+        """
+        for setting, least in _LEAST.items():
+            value = getattr(self, setting, None)
+            if value is not None and not value >= least:
+                raise ConfigError(f"{self.name}: {setting} is {value!r}, expected at least {least}")
 
     def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
         """Return the last decision of each lane; only bars up to the current one may be looked at.
@@ -180,7 +98,7 @@ class BaselinePolicy:
         Raises:
             ConfigError: It is none of these.
         """
-        _cores(env)
+        cores_of(env)
         bound = copy.copy(self)
         vars(bound)["_env"] = env
         return bound
@@ -192,7 +110,7 @@ class BaselinePolicy:
         Raises:
             ConfigError: On entering, as `bind`.
         """
-        _cores(env)
+        cores_of(env)
         before = self._env
         vars(self)["_env"] = env  # settings are frozen, and this is none
         try:
@@ -208,7 +126,7 @@ class BaselinePolicy:
         ``trade``, ``shares`` and ``discrete`` limit an order: a decision is then carried out over as many bars as the
         limit makes necessary, following the portfolio that was decided on as its prices move, and no longer than that;
         in `discrete` mode each bar sells, holds or buys, whichever is nearest. In `weights` mode a decision is
-        carried out at once, and to hold is to ask for the weights that are held.
+        carried out at once, and to hold is to ask for the weights that are held (rule 2.3).
 
         Args:
             observation: What the environment returned last, float32 ``[size]`` or ``[k, size]``, or a dict of such
@@ -230,7 +148,7 @@ class BaselinePolicy:
                 f"{self.name}: predict was called before the baseline was bound to an environment, where it finds its "
                 "prices; expected baseline.bind(env), or 'with baseline.acting_in(env):'"
             )
-        actions = np.concatenate([self._actions(Accounts.of(core)) for core in _cores(self._env)])
+        actions = np.concatenate([self._actions(Accounts.of(core)) for core in cores_of(self._env)])
         array = np.asarray(observation["portfolio"] if isinstance(observation, dict) else observation)
         lanes = 1 if array.ndim < 2 else len(array)
         if lanes != len(actions):
@@ -250,6 +168,95 @@ class BaselinePolicy:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the environment, and what was worked out for it, behind: in copies and in pickles."""
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+
+
+class WeightRule(BaselinePolicy):
+    """A rule whose target weights follow from the market alone: the bars up to now, and which symbols may be traded.
+
+    They are worked out once for each bar and universe, however many lanes ask. Bars before the first of a split part
+    count (``market.history``): their prices are known, so a rule that looks back begins a backtest on held-out bars
+    with all it needs.
+
+    Attributes:
+        rebalance_bars: Bars between decisions, the first of which is made at the start bar.
+    """
+
+    rebalance_bars: int
+    at_once: ClassVar[bool] = False
+    """Whether `weights` is asked for all bars of history and part, in order, in place of those that are needed."""
+
+    def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
+        """Return the weights decided at the close of some bars; no later bar may be looked at.
+
+        Args:
+            prices: What a share has grown to (`total_return_index`), float64 ``[all bars, symbols]``, NaN before the
+                first bar of a symbol.
+            active: Symbols that have a bar and may be traded, bool ``[all bars, symbols]``.
+            bars: Which bars, rows of the two, int64 ``[k]``.
+
+        Returns:
+            float64 ``[k, symbols]``, at least 0, 0 where not active, with sum 1, or 0 where nothing is active.
+        """
+        raise NotImplementedError
+
+    def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
+        """Decide at the start bar and every ``rebalance_bars`` after it; see `BaselinePolicy.decided`."""
+        since = accounts.last_due(self.rebalance_bars)
+        weights = np.zeros(accounts.holdings.shape)
+        for universe, lanes in accounts.universes():
+            weights[lanes] = self._table(accounts.task.market, universe, since[lanes])
+        return np.where(weights.any(axis=1), since, NEVER), weights
+
+    def _table(self, market: MarketData, universe: BoolArray, bars: IntArray) -> FloatArray:
+        """Return the weights of some bars of the part, float64 ``[k, symbols]``, from memory where they are known."""
+        tables = self.__dict__.setdefault("_tables", WeakKeyDictionary()).setdefault(market, {})
+        key = universe.tobytes()
+        prices = total_return_index(market)
+        if key not in tables:
+            tables[key] = np.full(prices.shape, np.nan)
+        table: FloatArray = tables[key]
+        rows = bars + len(prices) - market.n_bars
+        missing = np.unique(rows[np.isnan(table[rows, 0])])
+        if len(missing):
+            needed = np.arange(len(prices)) if self.at_once else missing
+            table[needed] = self.weights(prices, market.with_history().has_bar & universe, needed)
+        return table[rows]
+
+
+class WindowRule(WeightRule):
+    """A rule that looks at the last ``window`` bars and today's.
+
+    A symbol takes part once it has been listed for that long. Until one has, every symbol gets the same weight.
+
+    Attributes:
+        window: How many bars to look back.
+    """
+
+    window: int
+
+    def over(self, prices: FloatArray) -> FloatArray:
+        """Return the weights of n symbols.
+
+        Args:
+            prices: float64 ``[window + 1, n]``, as in `WeightRule.weights`, the last row today's.
+
+        Returns:
+            float64 ``[n]``, at least 0, with sum 1.
+        """
+        raise NotImplementedError
+
+    def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
+        """Return the weights window by window; see `WeightRule.weights`."""
+        found = equal(active[bars])
+        for i, bar in enumerate(bars.tolist()):
+            first = bar - self.window
+            if first < 0:
+                continue
+            listed = np.flatnonzero(active[bar] & ~np.isnan(prices[first]))
+            if len(listed):
+                found[i] = 0.0
+                found[i, listed] = self.over(prices[first : bar + 1, listed])
+        return found
 
 
 def _weight_actions(accounts: Accounts, weights: FloatArray) -> npt.NDArray[np.float32]:
@@ -300,19 +307,3 @@ def _drifted(accounts: Accounts, since: IntArray, weights: FloatArray) -> FloatA
     drifted: FloatArray = np.zeros_like(value)
     np.divide(value, total, out=drifted, where=total > 0.0)
     return drifted
-
-
-def _cores(env: Any) -> list[Any]:
-    """Return the environments that hold the accounts of ``env``: one, or one for each lane.
-
-    Raises:
-        ConfigError: There are none, or they live in other processes.
-    """
-    core = getattr(env, "unwrapped", env)
-    core = getattr(core, "batch", core)
-    found = [getattr(one, "unwrapped", one) for one in getattr(core, "envs", [core])]
-    if not found or not all(isinstance(getattr(one, "task", None), TradingTask) for one in found):
-        raise ConfigError(
-            f"env: got {type(env).__name__}, expected an environment of batchenv, or a vector of them in this process"
-        )
-    return found

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 _RIDGE = 1e-12
 """Keeps a covariance invertible where symbols move as one, as a fraction of the mean variance."""
 
@@ -24,6 +25,12 @@ def normalised(amounts: FloatArray) -> FloatArray:
     parts = np.full_like(amounts, 1.0 / amounts.shape[-1])
     np.divide(amounts, total, out=parts, where=total > 0.0)
     return parts
+
+
+def equal(active: BoolArray) -> FloatArray:
+    """Return equal weights of what is active, bool ``[..., n]``; 0 where nothing is."""
+    weights: FloatArray = active / np.maximum(active.sum(axis=-1, keepdims=True), 1)
+    return weights
 
 
 def minimum_variance(prices: FloatArray) -> FloatArray:

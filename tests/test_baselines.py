@@ -18,6 +18,7 @@ from batchenv.causality import assert_causal
 from batchenv.config import BASELINES, BacktestConfig
 from batchenv.errors import ConfigError, EnvironmentStateError
 from stateful import BackTesting, StatefulTradingEnv
+from stateful.accounts import Accounts, total_return_index
 from stateful.baselines import (
     OLMAR,
     AllCash,
@@ -27,10 +28,9 @@ from stateful.baselines import (
     MinimumVariance,
     Momentum,
     RandomTurnover,
-    WeightRule,
     make_baselines,
 )
-from stateful.policies import Accounts, total_return_index
+from stateful.policies import WeightRule
 from stateful.portfolios import (
     best_equally,
     inverse_volatility,
@@ -355,15 +355,11 @@ def test_uniform_buy_and_hold_is_worth_the_mean_of_the_relatives(env_class):
     bars = market(3, 300)
     config = {"action_config": {"mode": "weights"}, "cost_config": FREE, "fill": "close"}
     worth = 100_000 * (bars.close[-1] / bars.close[0]).mean()
-    # float32 says "the weight I hold" to 6e-8, and this drops the orders that remain.
-    env = env_class(bars, {**config, "execution_config": {"min_notional": 0.02}}, [], seed=0)
+    env = env_class(bars, config, [], seed=0)
     play(env, BuyAndHold())
     assert env.equity == pytest.approx(worth, rel=1e-9)
     found = backtest(bars, config, BuyAndHold()).metrics["baselines"]["buy_and_hold"]
     assert found["final_equity"] == pytest.approx(worth, rel=1e-12)
-    env = env_class(bars, config, [], seed=0)
-    play(env, BuyAndHold())
-    assert env.equity == pytest.approx(worth, rel=1e-6)
 
 
 @pytest.mark.parametrize("rule", [BuyAndHold(), EqualWeight(rebalance_bars=1)], ids=lambda rule: rule.name)
@@ -371,8 +367,6 @@ def test_all_lanes_of_a_batch_are_worth_the_formula(rule):
     bars = market(3)
     starts = np.arange(0, 80, 10)
     config = {"action_config": {"mode": "weights"}, "cost_config": FREE, "fill": "close"}
-    if rule.name == "buy_and_hold":
-        config["execution_config"] = {"min_notional": 0.02}
     lanes = {"episode_start": starts, "episode_length": np.full(8, 35)}
     env = TradingVecEnv(bars, config, [], 8, seed=0, lane_parameters=lanes)
     policy = rule.bind(env)
@@ -473,6 +467,16 @@ def test_random_trading_through_a_limit_turns_over_as_much():
     np.testing.assert_allclose(np.abs(actions).sum(axis=1) * 0.1, 0.05, rtol=1e-6)
 
 
+@pytest.mark.parametrize("max_weight", [2.0, 1.0, 0.1])
+def test_an_action_of_weights_mode_is_a_part_of_the_greatest_weight(max_weight):
+    config = {"action_config": {"mode": "weights", "max_weight": max_weight}, "fill": "close", "cost_config": FREE}
+    env = FastTrainingEnv(market(2), config, [], seed=0)
+    action, _ = RandomTurnover(0.05, seed=1).bind(env).predict(env.reset()[0])
+    env.step(action)
+    assert action.sum() * max_weight == pytest.approx(0.05, rel=1e-6)
+    assert env.cash == pytest.approx(95_000, rel=1e-6)
+
+
 def test_discrete_actions_are_the_nearest():
     bars = market(3)
     joint = FastTrainingEnv(bars, {"action_config": MODES["joint"], "fill": "close"}, [], seed=0)
@@ -542,6 +546,22 @@ def test_settings_are_fixed_and_an_environment_is_not_part_of_them():
         again.predict(env.reset()[0])
     with pytest.raises(AttributeError):
         bound.window = 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EqualWeight(rebalance_bars=0), "equal_weight: rebalance_bars is 0, expected at least 1"),
+        (lambda: MinimumVariance(window=1), "minimum_variance: window is 1, expected at least 2"),
+        (lambda: Momentum(window=20), "momentum: skip is 21, expected less than window, 20"),
+        (lambda: Momentum(top=0.0), "momentum: top is 0, expected a fraction above 0 and up to 1"),
+        (lambda: RandomTurnover(-0.1), "random: turnover_per_bar is -0.1, expected at least 0"),
+        (lambda: OLMAR(epsilon=math.nan), "olmar: epsilon is nan, expected at least 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
 
 
 def test_what_cannot_be_bound_is_refused():

@@ -14,6 +14,8 @@ import numpy as np
 from batchenv.kernel.jit import inlined
 
 ROUNDING = 1e-9
+HELD = 2.0**-22
+"""Rule 2.3: a target weight this close to the weight held, as a fraction of it, is the weight held."""
 RESIDUE = 1e-12
 LOT_ROUNDING = 1e-3
 
@@ -54,8 +56,9 @@ def weight_scale(gross: float, leverage: float) -> float:
 
 @inlined
 def target_order(value: float, inverse: float, held: float) -> float:
-    """Rule 2.2, `weights`: shares that take a position from ``held`` to ``value`` at the mark."""
-    return value * inverse - held
+    """Rules 2.2 and 2.3, `weights`: shares that take a position from ``held`` to ``value`` at the mark."""
+    order = value * inverse - held
+    return order if abs(order) > HELD * abs(held) else 0.0
 
 
 # --- 3 Fill -----------------------------------------------------------------------------------------------------

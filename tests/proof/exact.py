@@ -163,6 +163,8 @@ class ExactAccount:
             elif config.mode == "weights":
                 w = wanted[s] / max(ONE, total / self.leverage)
                 o = w * equity / mark[s] - self.shares[s]
+                if abs(o) <= abs(self.shares[s]) / 2**22:  # 2.3
+                    o = ZERO
             else:
                 o = a[s] * limit * equity / mark[s]
             if abs(o) * mark[s] > RESIDUE * equity:  # 2.3

@@ -371,6 +371,12 @@ CORNERS: dict[str, Scenario] = {
         cash(1_000) | {"cost_config": {"fee_minimum": 1.0}, "margin_config": MARGIN},
         {(1, "cash"): "1000", (2, "cash"): "999.0000"},  # 5.8e-10 and 2.3e-9, where 1e-9 is nothing
     ),
+    "2.3 the weight held": Scenario(
+        {"A": [100.0] * 4},
+        [[0.5], [0.5 + 2.0**-24], [0.5 + 2.0**-22]],
+        cash(16_000) | {"action_config": {"mode": "weights"}},
+        {(1, "A"): "80", (2, "A"): "80", (3, "A"): "80.00003814697265625"},  # 2^-23 and 2^-21 of what is held
+    ),
     "3.1 a sell is limited to what is held": Scenario(
         {"A": [10.0] * 3}, [[5], [-9]], cash(1_000), {(2, "A"): "0", (2, "cash"): "1000"}
     ),
