@@ -3,6 +3,7 @@
 # make proof   ten million lane-steps of random worlds in both tiers (about 20 minutes on two cores)
 # make mutants break the kernel in one place at a time: the proof must notice every time (about 10 minutes)
 # make referee VectorBT replays a million orders
+# make notebook  runs docs/evaluation.py and writes its outputs into docs/evaluation.ipynb (a minute)
 # make bench   how fast every layer is, on this machine, with charts (a few minutes; keep the machine quiet)
 # make bench-peers  the same beside FinRL, ElegantRL, Gym-Trading-Env and TorchTrade, in an environment of their own
 PYTHON ?= python3
@@ -12,7 +13,7 @@ RUN    ?= runs/$(shell date +%Y%m%d-%H%M%S)
 
 PEERS  := benchmarks/peers/.venv
 
-.PHONY: install train test proof mutants referee bench bench-peers lint format clean
+.PHONY: install train test proof mutants referee notebook bench bench-peers lint format clean
 
 install: $(VENV)/installed
 
@@ -38,6 +39,9 @@ mutants: install
 
 referee: install
 	$(BIN)/python -m tests.proof.referee --orders 1000000
+
+notebook: install
+	$(BIN)/python -m tests.notebook
 
 bench: install
 	@mkdir -p benchmarks/results

@@ -104,7 +104,10 @@ def replay(market: MarketData, history: pd.DataFrame, fills: pd.DataFrame, terms
     reason = obstacle(history, fills)
     if reason is not None:
         raise RunError(f"vectorbt: {reason}")
-    import vectorbt as vbt
+    import matplotlib
+
+    with matplotlib.rc_context():  # importing it changes how every later figure of matplotlib looks
+        import vectorbt as vbt
 
     bars = history["bar"].to_numpy(np.int64)
     symbols = list(market.symbols)

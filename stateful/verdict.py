@@ -267,7 +267,7 @@ def _compare(agent: Mapping[str, Any], other: Mapping[str, Any], name: str, labe
 def _risk_sentence(agent: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     sharpes = (agent["sharpe"], other["sharpe"])
     depths = (agent["max_drawdown"], other["max_drawdown"])
-    sharpe, better = _pair(sharpes, "{:.2f}".format, ("higher", "lower"))
+    sharpe, better = _pair(sharpes, "{:z.2f}".format, ("higher", "lower"))
     depth, deeper = _pair(depths, lambda value: percent(value), ("shallower", "deeper"))
     return f"Its Sharpe ratio is {better}{sharpe}; its largest drawdown is {deeper}{depth}."
 
