@@ -31,6 +31,8 @@ __all__ = ["IndexedExtractor", "MarketFeatures", "bind_market", "bound_market", 
 
 _DENSE = 16
 """Distinct bars are found by marking all T of them where T is at most this many times B, else by sorting."""
+_MOST = 0.7
+"""All bars are encoded where this part of the market is there: copying the rows of it would cost more than it saves."""
 _FLAT_DEFAULTS: dict[str, tuple[list[int], type[nn.Module]]] = {
     "ppo": ([64, 64], nn.Tanh),
     "a2c": ([64, 64], nn.Tanh),
@@ -202,7 +204,7 @@ class _Window(_Encoder):
     def forward(self, matrix: Tensor, bars: Tensor | None) -> Tensor:
         ends = torch.arange(len(matrix), device=matrix.device) if bars is None else bars
         windows = (ends[:, None] + self._past).clamp(min=0)  # [D, W]
-        needed, where = _distinct(windows.flatten(), len(matrix))
+        needed, where = distinct_bars(windows.flatten(), len(matrix))
         projected = self.project(_rows(matrix, needed))
         return self.read(projected.index_select(0, where).unflatten(0, windows.shape))
 
@@ -341,7 +343,7 @@ def _rows(matrix: Tensor, bars: Tensor | None) -> Tensor:
     return matrix if bars is None else matrix.index_select(0, bars)
 
 
-def _distinct(bars: Tensor, n_bars: int) -> tuple[Tensor | None, Tensor]:
+def distinct_bars(bars: Tensor, n_bars: int) -> tuple[Tensor | None, Tensor]:
     """Find the distinct bars of a batch.
 
     Args:
@@ -357,7 +359,7 @@ def _distinct(bars: Tensor, n_bars: int) -> tuple[Tensor | None, Tensor]:
         return distinct, where
     there = torch.zeros(n_bars, dtype=torch.bool, device=bars.device).index_fill_(0, bars, True)
     distinct = there.nonzero().squeeze(1)
-    if 2 * len(distinct) >= n_bars:
+    if len(distinct) >= _MOST * n_bars:
         return None, bars
     return distinct, (there.cumsum(0) - 1).index_select(0, bars)
 
@@ -457,8 +459,21 @@ class IndexedExtractor(BaseFeaturesExtractor):
         self._matrix = None if market.values is None else market.values.to(device)
         self._memory = None
 
+    @property
+    def first_layer(self) -> tuple[nn.Linear, nn.Module] | None:
+        """The layer and the activation of encoder ``linear``, which are the first of a flat network; None of others."""
+        return (self.encoder.layer, self.encoder.activation) if isinstance(self.encoder, _Linear) else None
+
     def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
         """Return float32 ``[B, features_dim]`` for ``bar`` ``[B, 1]`` and ``portfolio`` ``[B, P]``.
+
+        Raises:
+            EnvironmentStateError: As `locate` says.
+        """
+        return self.encoder.join(self.encode(*self.locate(observations)), observations[self.portfolio_key])
+
+    def locate(self, observations: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the market's features, float32 ``[T, M]``, and the bars of observations, int64 ``[B]``.
 
         Raises:
             EnvironmentStateError: No market is bound, or it has no such bar.
@@ -475,14 +490,14 @@ class IndexedExtractor(BaseFeaturesExtractor):
                 f"bar {int(bars.max())} is not in the market that the model looks bars up in, which has {len(matrix)}; "
                 "expected a call of bind_market(model, env) with the environment it acts in"
             )
-        return self.encoder.join(self._encode(matrix, bars), observations[self.portfolio_key])
+        return matrix, bars
 
-    def _encode(self, matrix: Tensor, bars: Tensor) -> Tensor:
-        """Return the encoded bars, float32 ``[B, width]``."""
+    def encode(self, matrix: Tensor, bars: Tensor) -> Tensor:
+        """Return the encoded bars, float32 ``[B, width]``, for what `locate` returned."""
         if isinstance(self.encoder, _Identity):
             return matrix.index_select(0, bars)
         if torch.is_grad_enabled():
-            distinct, where = _distinct(bars, len(matrix))
+            distinct, where = distinct_bars(bars, len(matrix))
             encoded: Tensor = self.encoder(matrix, distinct)
             return encoded.index_select(0, where)
         if self._memory is None or not self._memory.holds_for(self.encoder, matrix):
@@ -490,7 +505,7 @@ class IndexedExtractor(BaseFeaturesExtractor):
         memory = self._memory
         missing = bars[~memory.known.index_select(0, bars)]
         if len(missing):
-            distinct, _ = _distinct(missing, len(matrix))
+            distinct, _ = distinct_bars(missing, len(matrix))
             memory.encoded[slice(None) if distinct is None else distinct] = self.encoder(matrix, distinct)
             memory.known[slice(None) if distinct is None else distinct] = True
         return memory.encoded.index_select(0, bars)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,23 +11,19 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.distributions import (
-    CategoricalDistribution,
-    DiagGaussianDistribution,
-    MultiCategoricalDistribution,
-)
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
-from torch.nn import functional
 
-from batchenv.rollout import FastRolloutBuffer
+from batchenv.mlp import PlainMlp
+from batchenv.rollout import FastDictRolloutBuffer, FastRolloutBuffer
 
-_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+_Judged = tuple[Tensor, Tensor, Tensor | None]
+"""Values, log-probabilities and entropy of samples, or the gradients of a loss with respect to them."""
 
 
 class FastPPO(PPO):
@@ -37,19 +33,31 @@ class FastPPO(PPO):
     either class loads in the other. What differs is how the work is done:
 
     * The observations of all lanes that were cut off in a step are valued in one pass, not one by one.
-    * Flat observations go into a `FastRolloutBuffer`, unless another ``rollout_buffer_class`` is asked for.
-    * A plain ``MlpPolicy`` is evaluated by `PlainMlp`; any other policy by its own ``evaluate_actions``.
-    * Adam runs fused, where the optimizer is `torch.optim.Adam` and the device has it.
+    * Steps go into a `FastRolloutBuffer`, unless another ``rollout_buffer_class`` is asked for.
+    * A plain ``MlpPolicy``, on flat or on indexed observations, is computed by `PlainMlp`, without autograd; any other
+      policy by its own methods.
+    * `torch.optim.Adam` runs fused where the device has that, and without its wrappers for ``torch.compile``.
     * Losses are brought to Python once per update, not once per minibatch.
     """
 
     def _setup_model(self) -> None:
+        given = self.policy_kwargs
+        ours = self.policy_class in self.policy_aliases.values() and "optimizer_class" not in given
+        if ours:
+            settings = given.get("optimizer_kwargs")
+            settings = {"eps": 1e-5} if settings is None else settings  # as ActorCriticPolicy has it for Adam
+            self.policy_kwargs = given | {"optimizer_class": _Adam, "optimizer_kwargs": settings}
         super()._setup_model()
-        # The attribute rollout_buffer_class stays what it was: it is saved, and plain PPO must be able to load it.
-        if self.rollout_buffer_class is RolloutBuffer:
-            self.rollout_buffer = FastRolloutBuffer(
+        if ours:  # what is saved names Adam again: plain PPO must be able to load it
+            self.policy_kwargs = given
+            self.policy.optimizer_class = torch.optim.Adam
+        fast = {RolloutBuffer: FastRolloutBuffer, DictRolloutBuffer: FastDictRolloutBuffer}.get(
+            self.rollout_buffer_class  # type: ignore[arg-type]
+        )
+        if fast is not None:
+            self.rollout_buffer = fast(
                 self.n_steps,
-                self.observation_space,
+                self.observation_space,  # type: ignore[arg-type]
                 self.action_space,
                 device=self.device,
                 gamma=self.gamma,
@@ -76,15 +84,13 @@ class FastPPO(PPO):
         """
         assert self._last_obs is not None, "No previous observation was provided"
         self.policy.set_training_mode(False)
-        plain = PlainMlp.of(self.policy)
-        # Only Gaussian actions are drawn here: a categorical draw must come from the policy's own distribution.
-        act: Callable[..., tuple[Tensor, Tensor, Tensor]]
-        act = plain.act if plain is not None and plain.gaussian else self.policy.forward
         n_steps = 0
         rollout_buffer.reset()
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
+        plain = PlainMlp.of(self.policy)
+        act: Callable[..., tuple[Tensor, Tensor, Tensor]] = self.policy if plain is None else plain.act
 
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -98,7 +104,7 @@ class FastPPO(PPO):
                 if self.policy.squash_output:
                     clipped_actions = self.policy.unscale_action(clipped_actions)
                 else:
-                    clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
+                    clipped_actions = np.minimum(np.maximum(actions, self.action_space.low), self.action_space.high)
 
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
@@ -167,63 +173,93 @@ class FastPPO(PPO):
         progress = self._current_progress_remaining
         clip_range = self.clip_range(progress)  # type: ignore[operator]
         clip_range_vf = None if self.clip_range_vf is None else self.clip_range_vf(progress)  # type: ignore[operator]
-        plain = PlainMlp.of(self.policy)
-        evaluate = self.policy.evaluate_actions if plain is None else plain.evaluate
-        parameters = list(self.policy.parameters())
-        foreach = True if self.device.type in ("cpu", "cuda") else None
+        networks = PlainMlp.of(self.policy) or _AnyPolicy(self.policy)
         discrete = isinstance(self.action_space, spaces.Discrete)
-        told: list[Tensor] = []  # per minibatch: policy, value and entropy loss, clipped fraction, KL
-        epoch_began = 0
-        continue_training = True
+        told: list[list[Tensor]] = []  # the figures of each minibatch, by epoch
+        stopped = False
         for epoch in range(self.n_epochs):
-            epoch_began = len(told)
+            told.append([])
             for batch in self.rollout_buffer.get(self.batch_size):
                 actions = batch.actions.long().flatten() if discrete else batch.actions
-                values, log_prob, entropy = evaluate(batch.observations, actions)
-                values = values.flatten()
-                advantages = batch.advantages
-                if self.normalize_advantage and len(advantages) > 1:
-                    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
-                log_ratio = log_prob - batch.old_log_prob
-                ratio = log_ratio.exp()
-                clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-                policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
-                if clip_range_vf is not None:
-                    change = (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-                    values = batch.old_values + change
-                value_loss = functional.mse_loss(batch.returns, values)
-                entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
-                loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
-
-                with torch.no_grad():
-                    excess = ratio - 1
-                    fraction = (excess.abs() > clip_range).float().mean()
-                    divergence = (excess - log_ratio).mean()
-                    told.append(torch.stack((policy_loss, value_loss, entropy_loss, fraction, divergence)))
-                if self.target_kl is not None and divergence.item() > 1.5 * self.target_kl:
-                    continue_training = False
+                judged = networks.evaluate(batch.observations, actions)
+                figures, gradients = self._loss(batch, judged, clip_range, clip_range_vf)
+                told[-1].append(figures)
+                if self.target_kl is not None and (divergence := figures[3].item()) > 1.5 * self.target_kl:
+                    stopped = True
                     if self.verbose >= 1:
                         self.logger.info(f"Early stopping at step {epoch} due to reaching max kl: {divergence:.2f}")
                     break
-                self.policy.optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=foreach)
+                networks.backward(*gradients)
+                networks.clip_gradients(self.max_grad_norm)
                 self.policy.optimizer.step()
             self._n_updates += 1
-            if not continue_training:
+            if stopped:
                 break
+        self._record_training(told, clip_range, clip_range_vf)
 
-        figures = torch.stack(told).cpu().numpy().astype(np.float64)
-        policy_mean, value_mean, entropy_mean, fraction_mean, _ = figures.mean(axis=0)
+    @torch.no_grad()
+    def _loss(
+        self, batch: RolloutBufferSamples, judged: _Judged, clip_range: float, clip_range_vf: float | None
+    ) -> tuple[Tensor, _Judged]:
+        """Return figures of a minibatch, and the gradients of its loss.
+
+        The loss is that of equation 9 of Schulman et al., "Proximal policy optimization algorithms" (2017), with the
+        sign turned.
+
+        Args:
+            batch: n samples.
+            judged: Values ``[n]``, log-probabilities ``[n]`` and the entropy that the policy has for them now.
+            clip_range: How far the ratio of probabilities may move from 1 and still count.
+            clip_range_vf: How far a value may move and still count; None for any distance.
+
+        Returns:
+            Policy objective (its loss is the negative), value loss, fraction of clipped samples, KL divergence
+            (estimator k3 of Schulman, "Approximating KL divergence", 2020) and entropy loss, ``[5]``; and the gradients
+            with respect to ``judged``, in its shapes.
+        """
+        values, log_prob, entropy = judged
+        n = len(log_prob)
+        advantages = batch.advantages
+        if self.normalize_advantage and n > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_prob - batch.old_log_prob
+        ratio = log_ratio.exp()
+        excess = ratio - 1
+        gain = advantages * ratio
+        bound = advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
+        d_log_prob = gain * (gain <= bound) / -n  # a sample counts unless the bound is the smaller one
+
+        error = values - batch.returns
+        d_values = error * (2.0 * self.vf_coef / n)
+        if clip_range_vf is not None:
+            change = values - batch.old_values
+            limited = change.clamp(-clip_range_vf, clip_range_vf)
+            error = batch.old_values + limited - batch.returns
+            d_values = error * (change == limited) * (2.0 * self.vf_coef / n)
+
+        if entropy is None:  # it has no formula: the samples estimate it
+            entropy_loss, d_entropy = log_prob.mean(), None
+            d_log_prob += self.ent_coef / n
+        else:
+            entropy_loss, d_entropy = -entropy.mean(), torch.full_like(entropy, -self.ent_coef / entropy.numel())
+
+        clipped = (excess.abs() > clip_range).to(ratio.dtype)
+        means = torch.stack((torch.min(gain, bound), error.square(), clipped, excess - log_ratio)).mean(dim=1)
+        return torch.cat((means, entropy_loss.view(1))), (d_values, d_log_prob, d_entropy)
+
+    def _record_training(self, told: list[list[Tensor]], clip_range: float, clip_range_vf: float | None) -> None:
+        """Log what `PPO` logs of an update; ``told`` holds the figures of `_loss` by epoch and minibatch."""
+        figures = torch.stack([row for epoch in told for row in epoch]).cpu().numpy().astype(np.float64)
+        objective, value_loss, fraction, _, entropy_loss = figures.mean(axis=0)
+        last = figures[-1]
         buffer = self.rollout_buffer
         record = self.logger.record
-        record("train/entropy_loss", entropy_mean)
-        record("train/policy_gradient_loss", policy_mean)
-        record("train/value_loss", value_mean)
-        record("train/approx_kl", figures[epoch_began:, 4].mean())
-        record("train/clip_fraction", fraction_mean)
-        record("train/loss", loss.item())
+        record("train/entropy_loss", entropy_loss)
+        record("train/policy_gradient_loss", -objective)
+        record("train/value_loss", value_loss)
+        record("train/approx_kl", figures[-len(told[-1]) :, 3].mean())
+        record("train/clip_fraction", fraction)
+        record("train/loss", -last[0] + self.vf_coef * last[1] + self.ent_coef * last[4])
         record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
         if hasattr(self.policy, "log_std"):
             record("train/std", self.policy.log_std.exp().mean().item())
@@ -233,122 +269,41 @@ class FastPPO(PPO):
             record("train/clip_range_vf", clip_range_vf)
 
 
-class PlainMlp:
-    """A plain ``MlpPolicy`` of stable-baselines3, computed with fewer operations than its own methods take.
-
-    It reads the policy's modules at every call and holds no state of its own. Forward hooks of these modules do not
-    run.
-
-    Attributes:
-        gaussian: Whether actions are Gaussian; else they are categorical.
-    """
+class _AnyPolicy:
+    """A policy by its own methods and autograd, behind the methods of `PlainMlp`."""
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
-        """Use a policy that `of` accepts."""
         self._policy = policy
-        extractor = policy.mlp_extractor
-        self._actor = _fast(extractor.policy_net)
-        self._critic = _fast(extractor.value_net)
-        self.gaussian = type(policy.action_dist) is DiagGaussianDistribution
+        self._weights = list(policy.parameters())
+        self._foreach = True if policy.device.type in ("cpu", "cuda") else None
+        self._judged: _Judged  # by the last evaluate
 
-    @classmethod
-    def of(cls, policy: ActorCriticPolicy) -> PlainMlp | None:
-        """Return the policy's `PlainMlp`, or None where the policy is of another kind."""
-        plain = (
-            type(policy) is ActorCriticPolicy
-            and type(policy.mlp_extractor) is MlpExtractor
-            and type(policy.pi_features_extractor) is FlattenExtractor
-            and type(policy.vf_features_extractor) is FlattenExtractor
-            and isinstance(policy.observation_space, spaces.Box)
-            and len(policy.observation_space.shape) == 1
-        )
-        if not plain:
-            return None
-        actions = policy.action_dist
-        if isinstance(actions, MultiCategoricalDistribution):
-            return cls(policy) if len(set(actions.action_dims)) == 1 else None
-        return cls(policy) if type(actions) in (DiagGaussianDistribution, CategoricalDistribution) else None
+    def evaluate(self, obs: Any, actions: Tensor) -> _Judged:
+        values, log_prob, entropy = self._policy.evaluate_actions(obs, actions)
+        self._judged = values.flatten(), log_prob, entropy
+        return self._judged
 
-    def act(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw Gaussian actions from torch's generator, in the order in which the policy itself would.
+    def backward(self, *gradients: Tensor | None) -> None:
+        self._policy.optimizer.zero_grad()
+        pairs = zip(self._judged, gradients, strict=True)
+        reached = [(of, gradient) for of, gradient in pairs if of is not None and of.requires_grad]
+        torch.autograd.backward([of for of, _ in reached], [gradient for _, gradient in reached])
 
-        Args:
-            obs: float32 ``[n, size]``.
-
-        Returns:
-            Actions ``[n, ...]``, values ``[n, 1]`` and log-probabilities ``[n]``, float32.
-        """
-        policy = self._policy
-        obs = obs.float()
-        mean = policy.action_net(self._actor(obs))
-        noise = torch.normal(torch.zeros_like(mean), 1.0)
-        actions = mean + noise * policy.log_std.exp()
-        values = policy.value_net(self._critic(obs))
-        log_prob = self._gaussian_log_prob(noise)
-        return actions.reshape(-1, *policy.action_space.shape), values, log_prob  # type: ignore[misc]
-
-    def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Judge actions taken before.
-
-        Args:
-            obs: float32 ``[n, size]``.
-            actions: float32 ``[n, actions]``, or int64 ``[n]``.
-
-        Returns:
-            Values ``[n, 1]``, log-probabilities ``[n]``, and the entropy of the distribution: one number for all rows
-            where it is the same for all, else ``[n]``.
-        """
-        policy = self._policy
-        obs = obs.float()
-        output = policy.action_net(self._actor(obs))
-        values = policy.value_net(self._critic(obs))
-        if self.gaussian:
-            log_std = policy.log_std
-            log_prob = self._gaussian_log_prob((actions - output) * (-log_std).exp())
-            return values, log_prob, (log_std + (0.5 + _HALF_LOG_TWO_PI)).sum()
-        choices = actions.long().reshape(len(obs), -1)  # one column per choice, all with as many options
-        log_probs = output.view(*choices.shape, -1).log_softmax(dim=-1)
-        taken = log_probs.gather(-1, choices.unsqueeze(-1))
-        entropy = -(log_probs.exp() * log_probs).sum(dim=(1, 2))
-        return values, taken.sum(dim=(1, 2)), entropy
-
-    def _gaussian_log_prob(self, deviation: Tensor) -> Tensor:
-        """Log-density of actions so many standard deviations from the mean, ``[n, actions]`` to ``[n]``."""
-        constant = (self._policy.log_std + _HALF_LOG_TWO_PI).sum()
-        return deviation.square().sum(dim=1) * -0.5 - constant
+    def clip_gradients(self, limit: float) -> None:
+        nn.utils.clip_grad_norm_(self._weights, limit, foreach=self._foreach)
 
 
-class _Tanh(torch.autograd.Function):
-    """``tanh`` by way of ``sigmoid``, which torch computes several times faster on a CPU; within 2e-7 of it."""
+class _Adam(torch.optim.Adam):
+    """Adam without what `torch.compile` has wrapped around its methods: importing that takes a second."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = (x * 2.0).sigmoid_().mul_(2.0).sub_(1.0)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        result: Tensor = torch.ops.aten.tanh_backward(grad_outputs[0], y)
-        return result
-
-
-class _FastTanh(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``tanh(x)``."""
-        result: Tensor = _Tanh.apply(x)  # type: ignore[no-untyped-call]
-        return result
-
-
-def _fast(layers: nn.Sequential) -> nn.Sequential:
-    """Return the same layers, on the same weights, with the faster ``tanh``."""
-    return nn.Sequential(*(_FastTanh() if type(layer) is nn.Tanh else layer for layer in layers))
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+    zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)
+    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
 
 
 def _fuse(optimizer: torch.optim.Optimizer) -> None:
     """Let a plain Adam update all weights in one call of torch's fused kernel."""
-    if type(optimizer) is not torch.optim.Adam:
+    if type(optimizer) not in (torch.optim.Adam, _Adam):
         return
     for group in optimizer.param_groups:
         weights = group["params"]

@@ -1,4 +1,4 @@
-"""FastRolloutBuffer: stable-baselines3's rollout buffer, stored in the order in which it is read."""
+"""stable-baselines3's rollout buffers without their copies."""
 
 from __future__ import annotations
 
@@ -7,40 +7,69 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.type_aliases import DictRolloutBufferSamples, RolloutBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
+Array = npt.NDArray[Any]
 
-class FastRolloutBuffer(RolloutBuffer):
-    """A `RolloutBuffer` that keeps its memory, and holds observations and actions lane by lane.
 
-    Minibatches are drawn from lanes laid end to end. Here observations and actions lie in memory that way from the
-    start, so laying them end to end copies nothing; to a reader their shapes are those of `RolloutBuffer`:
-    ``[n_steps, n_envs, ...]`` until the first minibatch, ``[n_steps * n_envs, ...]`` afterwards. `reset` reuses the
-    memory: copy what must outlive the rollout. The random numbers drawn, and the samples, are `RolloutBuffer`'s.
-    """
+class _InPlace(RolloutBuffer):
+    """What the buffers below have in common."""
 
     def reset(self) -> None:
         """Forget the rollout and keep the memory; its old content stays until overwritten."""
-        if not hasattr(self, "_observations"):
-            lanes_first = (self.n_envs, self.buffer_size)
-            self._observations = np.zeros((*lanes_first, *self.obs_shape), self.observation_space.dtype)
-            self._actions = np.zeros((*lanes_first, self.action_dim), self.action_space.dtype)
-            self._numbers = np.zeros((6, self.buffer_size, self.n_envs), np.float32)
-        self.observations = self._observations.swapaxes(0, 1)
-        self.actions = self._actions.swapaxes(0, 1)
-        self.rewards, self.returns, self.episode_starts, self.values, self.log_probs, self.advantages = self._numbers
-        self.generator_ready = False
+        if not hasattr(self, "_room"):
+            super().reset()
+            self._room: dict[str, torch.Tensor] = {}
+            # Samples are numbered through lanes laid end to end: this is where they lie.
+            self._places = np.arange(self.buffer_size * self.n_envs).reshape(self.buffer_size, self.n_envs).T.ravel()
+        self.generator_ready = True  # nothing is to be laid end to end
         self.pos = 0
         self.full = False
 
+    def get(self, batch_size: int | None = None) -> Any:
+        """Yield the samples of every minibatch, in an order drawn from numpy's generator."""
+        numbers = self.values, self.log_probs, self.advantages, self.returns
+        self._numbers = torch.from_numpy(np.stack([array.reshape(-1) for array in numbers]))
+        yield from super().get(batch_size)
+
+    def _take(self, array: Array, rows: torch.Tensor, room: str | None = None) -> torch.Tensor:
+        """Return samples of an array, in the memory of this name where one is given."""
+        flat = torch.from_numpy(array.reshape(-1, *array.shape[2:]))
+        if room is None:
+            return flat.index_select(0, rows).to(self.device)
+        if room not in self._room or len(self._room[room]) != len(rows):
+            self._room[room] = flat.new_empty(len(rows), *flat.shape[1:])
+        return torch.index_select(flat, 0, rows, out=self._room[room]).to(self.device)
+
+    def _take_numbers(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the samples of everything but the observations."""
+        values, log_probs, advantages, returns = self._numbers.index_select(1, rows).to(self.device)
+        return {
+            "actions": self._take(self.actions, rows).to(torch.float32),
+            "old_values": values,
+            "old_log_prob": log_probs,
+            "advantages": advantages,
+            "returns": returns,
+        }
+
+
+class FastRolloutBuffer(_InPlace):
+    """A `RolloutBuffer` that keeps its memory, and leaves the steps where they were put.
+
+    `RolloutBuffer` lays all lanes end to end before the first minibatch, which copies everything. Here all arrays stay
+    ``[n_steps, n_envs, ...]``, and minibatches are taken from there. The random numbers drawn, and the samples, are
+    those of `RolloutBuffer`. Memory is used again: copy what must outlive the rollout, and the observations of a
+    minibatch that must outlive the next.
+    """
+
     def add(
         self,
-        obs: npt.NDArray[Any],
-        action: npt.NDArray[Any],
-        reward: npt.NDArray[Any],
-        episode_start: npt.NDArray[Any],
+        obs: Array,
+        action: Array,
+        reward: Array,
+        episode_start: Array,
         value: torch.Tensor,
         log_prob: torch.Tensor,
     ) -> None:
@@ -64,17 +93,17 @@ class FastRolloutBuffer(RolloutBuffer):
         self.pos = pos + 1
         self.full = self.pos == self.buffer_size
 
-    def _get_samples(self, batch_inds: npt.NDArray[Any], env: VecNormalize | None = None) -> RolloutBufferSamples:
-        rows = torch.from_numpy(batch_inds)
-
-        def take(array: npt.NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(array).index_select(0, rows).to(self.device)
-
+    def _get_samples(self, batch_inds: Array, env: VecNormalize | None = None) -> RolloutBufferSamples:
+        rows = torch.from_numpy(self._places[batch_inds])
         return RolloutBufferSamples(
-            observations=take(self.observations),
-            actions=take(self.actions).to(torch.float32),
-            old_values=take(self.values).flatten(),
-            old_log_prob=take(self.log_probs).flatten(),
-            advantages=take(self.advantages).flatten(),
-            returns=take(self.returns).flatten(),
+            observations=self._take(self.observations, rows, "observations"), **self._take_numbers(rows)
         )
+
+
+class FastDictRolloutBuffer(_InPlace, DictRolloutBuffer):
+    """`FastRolloutBuffer` for observations that are dicts."""
+
+    def _get_samples(self, batch_inds: Array, env: VecNormalize | None = None) -> DictRolloutBufferSamples:  # type: ignore[override]
+        rows = torch.from_numpy(self._places[batch_inds])
+        observations = {key: self._take(array, rows, key) for key, array in self.observations.items()}
+        return DictRolloutBufferSamples(observations=observations, **self._take_numbers(rows))

@@ -122,11 +122,10 @@ def test_one_account(benchmark: Any, tier: str) -> None:
 # --- start-up ----------------------------------------------------------------------------------------------------
 
 FIRST_STEP = """
-from batchenv import MarketData, TradingVecEnv
-from stable_baselines3 import PPO
+from batchenv import Agent, MarketData, TradingVecEnv
 train, _ = MarketData.bundled().split("2010-01-01")
 env = TradingVecEnv(train, "configs/fast_training_stock_env.json", n_envs=256, seed=0)
-PPO("MlpPolicy", env, n_steps=2, batch_size=512, n_epochs=1).learn(512)
+Agent({"hyperparameters": {"n_steps": 2, "batch_size": 512, "n_epochs": 1}}, env, seed=0).learn(512)
 """
 
 

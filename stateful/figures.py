@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from stateful.curves import equity_band, half_a_year, rolling_obstacle, rolling_sharpe
 from stateful.metrics import drawdowns
 
 if TYPE_CHECKING:
@@ -18,40 +20,70 @@ if TYPE_CHECKING:
 
 AGENT = "#2b7bba"
 BASELINES = ("#d9792b", "#159a7c", "#b0699b", "#8a7a2e")
+BAND = "rgba(43,123,186,0.14)"
 STACK = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a900", "#7f6bb1")
 """Okabe and Ito's palette, which colour-blind readers can tell apart; yellow darkened for a white page."""
 CASH, OTHERS = "#b4bbc4", "#7a828c"
+QUIET = "rgba(134,142,152,0.6)"
+"""Baselines that are there for comparison only."""
 DASHES = ("dash", "dot", "dashdot", "longdash")
 MAX_STACKED = len(STACK)
-MAX_PRICE_CHARTS = 40
-MAX_PRICE_POINTS = 300_000
+MAX_POINTS = 2500
+"""Most points of a line: more than twice as many as a chart has pixels."""
 
 Series = npt.NDArray[np.float64]
+_LINES: dict[str, dict[str, Any]] = {
+    "agent": {"color": AGENT, "width": 2.4},
+    "main": {"color": BASELINES[0], "width": 1.7, "dash": "dash"},
+    "other": {"color": QUIET, "width": 1},
+}
+_RANKS = {"agent": 1, "main": 2, "band": 3, "other": 4}
+"""Order in the legend."""
+
+
+class DrawnAccount(NamedTuple):
+    """An account as it is drawn.
+
+    Attributes:
+        name: The baseline's name in the results; empty for the agent.
+        label: Its name in words.
+        history: Its history.
+        role: ``agent``, ``main`` for the baseline that counts most, or ``other``.
+    """
+
+    name: str
+    label: str
+    history: pd.DataFrame
+    role: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """How plotly draws it."""
+        return _LINES[self.role]
+
+
+def accounts(results: BacktestResults) -> list[DrawnAccount]:
+    """Return the agent, the main baseline (buy and hold, else the first) and the others."""
+    names = list(results.baselines)
+    main = "buy_and_hold" if "buy_and_hold" in names else next(iter(names), None)
+    names.sort(key=lambda name: name != main)
+    rows = [DrawnAccount("", "Agent", results.history, "agent")]
+    for name in names:
+        label = results.labels[name]
+        role = "main" if name == main else "other"
+        rows.append(DrawnAccount(name, label[:1].upper() + label[1:], results.baselines[name], role))
+    return rows
 
 
 def build_figures(results: BacktestResults, learning_curve: pd.DataFrame | None = None) -> dict[str, Figure]:
-    """Return the charts by name, in the order of the page; those of prices are in `price_figures`."""
-    figures = {
-        "equity": _equity(results),
-        "drawdown": _drawdown(results),
-        "weights": _weights(results.history),
-        "turnover": _turnover(results),
-        "costs": _costs(results),
-    }
+    """Return the charts of accounts by name: ``rolling_sharpe`` only where there are bars enough for it."""
+    figures = {"equity": _equity(results), "drawdown": _drawdown(results)}
+    if rolling_obstacle(results) is None:
+        figures["rolling_sharpe"] = _rolling_sharpe(results)
+    figures |= {"weights": _weights(results.history), "turnover": _turnover(results), "costs": _costs(results)}
     if learning_curve is not None and len(learning_curve):
         figures |= _learning(learning_curve)
     return figures
-
-
-def price_figures(results: BacktestResults) -> dict[str, Figure]:
-    """Return one chart of closes and fills per symbol that has a bar, the most traded first."""
-    bars = results.history["bar"].to_numpy(np.int64)
-    has_bar = results.market.has_bar[bars].any(axis=0)
-    traded = results.fills.groupby("symbol")["notional"].sum()
-    listed = [s for s, known in zip(results.market.symbols, has_bar, strict=True) if known]
-    chosen = sorted(listed, key=lambda s: -float(traded.get(s, 0.0)))[:MAX_PRICE_CHARTS]
-    stride = max(1, -(-len(bars) * len(chosen) // MAX_PRICE_POINTS))
-    return {symbol: _price(results, symbol, bars, stride) for symbol in chosen}
 
 
 def stacked_weights(history: pd.DataFrame) -> dict[str, Series]:
@@ -82,6 +114,9 @@ def part_colours(parts: dict[str, Series]) -> list[str]:
     return [fixed.get(name, STACK[i % len(STACK)]) for i, name in enumerate(parts)]
 
 
+# --- what charts are made of --------------------------------------------------------------------------------
+
+
 def date_labels(index: Any) -> list[str]:
     """Return timestamps as short text that plotly reads as dates."""
     stamps = pd.DatetimeIndex(index)
@@ -89,73 +124,158 @@ def date_labels(index: Any) -> list[str]:
     return [str(text) for text in stamps.strftime("%Y-%m-%d" if whole_days else "%Y-%m-%d %H:%M")]
 
 
-def accounts(results: BacktestResults) -> list[tuple[str, pd.DataFrame, str, str]]:
-    """Return label, history, colour and dash of the agent and of each baseline."""
-    rows = [("Agent", results.history, AGENT, "solid")]
-    for i, (name, history) in enumerate(results.baselines.items()):
-        label = results.labels[name]
-        rows.append((label[:1].upper() + label[1:], history, BASELINES[i % len(BASELINES)], DASHES[i % len(DASHES)]))
-    return rows
+def milliseconds(index: Any) -> Series:
+    """Return timestamps as plotly's date axes have them, milliseconds since 1970: a fraction of the text's size."""
+    return pd.DatetimeIndex(index).as_unit("ms").asi8.astype(np.float64)
 
 
-def _figure(**layout: Any) -> Figure:
+def short(values: Any) -> npt.NDArray[np.float32]:
+    """Return numbers as float32: seven digits are enough to draw."""
+    return np.asarray(values, dtype=np.float32)
+
+
+def bucket_size(n: int) -> int:
+    """Return how many of ``n`` bars one point of a line stands for."""
+    return -(-n // MAX_POINTS)
+
+
+def ends_of_buckets(n: int) -> npt.NDArray[np.int64]:
+    """Return the rows that a line of ``n`` bars is drawn through: the first, and the last of each bucket."""
+    ends = np.arange(n - 1, -1, -bucket_size(n))[::-1]
+    return ends if n < 2 or ends[0] == 0 else np.append(0, ends)
+
+
+def blank(*, dates: bool = True, **layout: Any) -> Figure:
+    """Return a figure without traces; its first axis holds dates, unless it is told otherwise."""
     from plotly.graph_objects import Figure
 
     figure = Figure()
     figure.update_layout(
         template="none",
-        showlegend=True,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        hovermode="x unified",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
         xaxis={"automargin": True, "showgrid": False, "ticks": "outside", "ticklen": 4},
         yaxis={"automargin": True, "zeroline": False, "nticks": 7},
-        **layout,
+        **{"hovermode": "x unified", "showlegend": True, **layout},
     )
+    if dates:
+        figure.update_xaxes(type="date")
     return figure
 
 
-def _lines(results: BacktestResults, figure: Figure, values: Any, hover: str) -> None:
-    """Add a line for the agent and for each baseline; ``values`` maps a history to its numbers."""
-    for i, (label, history, colour, dash) in enumerate(reversed(accounts(results))):
-        is_agent = label == "Agent" and i == len(results.baselines)
+Values = Callable[[pd.DataFrame], Any]
+
+
+def _lines(figure: Figure, results: BacktestResults, values: Values, hover: str, *, others: Any = True) -> None:
+    """Add a line for the agent and for each baseline, the agent's on top.
+
+    Args:
+        figure: Where to.
+        results: The accounts.
+        values: Maps a history to a number for each of its rows.
+        hover: Template of the values.
+        others: Whether baselines beside the main one are drawn at once: True, or ``legendonly``.
+    """
+    shown = accounts(results)
+    quiet = [account for account in shown if account.role == "other"]
+    for account in reversed(shown):
+        rows = ends_of_buckets(len(account.history))
+        group = {"legendgroup": "others", "showlegend": False, "visible": others} if account.role == "other" else {}
         figure.add_scatter(
-            x=date_labels(history.index),
-            y=_short(values(history)),
-            name=escape(label, quote=False),
+            x=milliseconds(account.history.index[rows]),
+            y=short(np.asarray(values(account.history))[rows]),
+            name=escape(account.label, quote=False),
             mode="lines",
-            line={"color": colour, "width": 2.4 if is_agent else 1.6, "dash": dash},
+            line=account.line,
+            legendrank=_RANKS[account.role],
             hovertemplate=hover,
+            **group,
         )
-    figure.update_layout(legend={"traceorder": "reversed"})
+    if quiet:  # one name in the legend for all of them, on a line without points
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            name=escape(quiet[0].label if len(quiet) == 1 else f"{len(quiet)} other baselines", quote=False),
+            mode="lines",
+            line=quiet[0].line,
+            legendrank=_RANKS["other"],
+            legendgroup="others",
+            visible=others,
+            hoverinfo="skip",
+        )
 
 
 def _equity(results: BacktestResults) -> Figure:
-    figure = _figure()
-    _lines(results, figure, lambda history: history["equity"], "%{y:,.0f}")
+    figure = blank()
+    _lines(figure, results, lambda history: history["equity"], "%{y:,.0f}")
+    band = equity_band(results)
+    if band is not None and results.uncertainty is not None:
+        times = milliseconds(results.history.index[band.rows])
+        edge = {"x": times, "mode": "lines", "line": {"width": 0, "color": AGENT}, "hoverinfo": "skip"}
+        name = f"{100 * results.uncertainty.level:g}% of resampled histories"
+        figure.add_scatter(y=short(band.low), showlegend=False, legendgroup="band", **edge)
+        fill = {"fill": "tonexty", "fillcolor": BAND, "legendgroup": "band", "legendrank": _RANKS["band"]}
+        figure.add_scatter(y=short(band.high), name=name, **fill, **edge)
+        figure.data = (*figure.data[-2:], *figure.data[:-2])  # under the lines
     figure.update_yaxes(tickformat="~s")
     return figure
 
 
 def _drawdown(results: BacktestResults) -> Figure:
-    figure = _figure()
-    _lines(results, figure, lambda history: drawdowns(history["equity"].to_numpy(np.float64)), "%{y:.1%}")
-    figure.data[-1].update(fill="tozeroy", fillcolor="rgba(43,123,186,0.15)")
+    figure = blank()
+    _lines(figure, results, _worst_drawdowns, "%{y:.1%}")
+    figure.update_traces(fill="tozeroy", fillcolor=BAND, selector={"legendrank": _RANKS["agent"]})
     figure.update_yaxes(tickformat="~%")
     return figure
 
 
+def _worst_drawdowns(history: pd.DataFrame) -> Series:
+    """Return the drawdown of each row; at the rows that are drawn, the worst since the one drawn before."""
+    below = drawdowns(history["equity"].to_numpy(np.float64))
+    rows = ends_of_buckets(len(below))
+    worst = below.copy()
+    worst[rows] = np.minimum.reduceat(below, np.append(0, rows[:-1] + 1))
+    return worst
+
+
+def _rolling_sharpe(results: BacktestResults) -> Figure:
+    figure = blank()
+    window = half_a_year(results.market.periods_per_year)
+    for account in reversed(accounts(results)):
+        if account.role == "other" or len(account.history) <= window:
+            continue
+        ratios = rolling_sharpe(
+            account.history["equity"],
+            window=window,
+            periods_per_year=results.market.periods_per_year,
+            risk_free_rate=results.backtest_config.risk_free_rate,
+        )
+        rows = ends_of_buckets(len(ratios))
+        figure.add_scatter(
+            x=milliseconds(ratios.index[rows]),
+            y=short(ratios.to_numpy()[rows]),
+            name=escape(account.label, quote=False),
+            mode="lines",
+            line=account.line,
+            legendrank=_RANKS[account.role],
+            hovertemplate="%{y:.2f}",
+        )
+    figure.update_yaxes(tickformat="~g", zeroline=True, zerolinecolor=OTHERS)
+    return figure
+
+
 def _weights(history: pd.DataFrame) -> Figure:
-    figure = _figure()
+    figure = blank()
     parts = stacked_weights(history)
     stacked = can_be_stacked(parts)
+    rows = ends_of_buckets(len(history))
     for (name, values), colour in zip(parts.items(), part_colours(parts), strict=True):
         how = {"fillcolor": colour, "stackgroup": "weights"} if stacked else {}
         figure.add_scatter(
-            x=date_labels(history.index),
-            y=_short(values),
+            x=milliseconds(history.index[rows]),
+            y=short(values[rows]),
             name=escape(name, quote=False),
             mode="lines",
             line={"width": 0 if stacked else 1.5, "color": colour},
@@ -168,16 +288,18 @@ def _weights(history: pd.DataFrame) -> Figure:
 
 def _turnover(results: BacktestResults) -> Figure:
     """Bars of traded notional over equity: by month where there are several, else by bar."""
-    figure = _figure(barmode="group", bargap=0.15)
-    for label, history, colour, _ in accounts(results):
-        turnover = history["turnover"].fillna(0.0)
-        monthly = history.index[-1] - history.index[0] > pd.Timedelta(days=120)
+    figure = blank(barmode="group", bargap=0.15)
+    for account in accounts(results):
+        if account.role == "other":
+            continue
+        turnover = account.history["turnover"].fillna(0.0)
+        monthly = account.history.index[-1] - account.history.index[0] > pd.Timedelta(days=120)
         turnover = turnover.resample("MS").sum() if monthly else turnover
         figure.add_bar(
-            x=date_labels(turnover.index),
-            y=_short(turnover),
-            name=escape(label, quote=False),
-            marker={"color": colour, "line": {"width": 0}},
+            x=milliseconds(turnover.index),
+            y=short(turnover),
+            name=escape(account.label, quote=False),
+            marker={"color": account.line["color"], "line": {"width": 0}},
             hovertemplate="%{y:.1%}",
         )
         if monthly:
@@ -187,47 +309,9 @@ def _turnover(results: BacktestResults) -> Figure:
 
 
 def _costs(results: BacktestResults) -> Figure:
-    figure = _figure()
-    _lines(results, figure, lambda history: history["costs"].fillna(0.0).cumsum(), "%{y:,.2f}")
+    figure = blank()
+    _lines(figure, results, lambda history: history["costs"].fillna(0.0).cumsum(), "%{y:,.2f}", others="legendonly")
     figure.update_yaxes(tickformat="~s", rangemode="tozero")
-    return figure
-
-
-def _price(results: BacktestResults, symbol: str, bars: npt.NDArray[np.int64], stride: int) -> Figure:
-    figure = _figure()
-    column = results.market.symbols.index(symbol)
-    rows = bars[::stride]
-    figure.add_scatter(
-        x=date_labels(results.market.timestamps[rows]),
-        y=_short(results.market.close[rows, column]),
-        name="Close",
-        mode="lines",
-        line={"color": OTHERS, "width": 1.3},
-        hovertemplate="%{y:,.2f}",
-    )
-    fills = results.fills[results.fills["symbol"] == symbol]
-    largest = float(results.fills["notional"].max()) if len(fills) else 1.0
-    for name, sign, colour, shape in (
-        ("Buy", 1, AGENT, "triangle-up"),
-        ("Sell", -1, "#d9792b", "triangle-down"),
-    ):
-        side = fills[np.sign(fills["shares"]) == sign]
-        figure.add_scatter(
-            x=date_labels(side["timestamp"]) if len(side) else [],
-            y=_short(side["price"]),
-            customdata=_short(side["shares"].abs()),
-            name=name,
-            mode="markers",
-            marker={
-                "color": colour,
-                "symbol": shape,
-                "size": _short(4.0 + 8.0 * np.sqrt(side["notional"].to_numpy(np.float64) / largest)),
-                "opacity": 0.75,
-                "line": {"width": 0},
-            },
-            hovertemplate="%{customdata:,.4~g} shares at %{y:,.2f}",
-        )
-    figure.update_yaxes(tickformat="~g")
     return figure
 
 
@@ -238,23 +322,18 @@ def _learning(curve: pd.DataFrame) -> dict[str, Figure]:
     for column in curve.columns:
         if column == "timesteps" or not pd.api.types.is_numeric_dtype(curve[column]):
             continue
-        as_percent = str(column) in ("total_return", "max_drawdown", "cagr", "volatility")
-        figure = _figure()
-        figure.update_layout(showlegend=False)
+        as_percent = str(column) in ("total_return", "max_drawdown", "cagr", "volatility", "turnover_per_year")
+        figure = blank(dates=False, showlegend=False)
         figure.add_scatter(
-            x=_short(steps),
-            y=_short(curve[column]),
+            x=short(steps),
+            y=short(curve[column]),
             name=escape(str(column).replace("_", " "), quote=False),
             mode="lines+markers",
             line={"color": AGENT, "width": 2},
             hovertemplate="%{y:.1%}" if as_percent else "%{y:,.3~f}",
         )
         figure.update_xaxes(tickformat="~s", hoverformat=",.0f", title={"text": "timesteps"})
-        figure.update_yaxes(tickformat="~%" if as_percent else "~g")
+        large = float(curve[column].abs().max()) >= 1000.0
+        figure.update_yaxes(tickformat="~%" if as_percent else "~s" if large else "~g")
         figures[f"learning_{column}"] = figure
     return figures
-
-
-def _short(values: Any) -> npt.NDArray[np.float32]:
-    """Return numbers as float32: seven digits are enough to draw, and the page is half the size."""
-    return np.asarray(values, dtype=np.float32)

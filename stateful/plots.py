@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stateful.figures import accounts, can_be_stacked, part_colours, stacked_weights
+from stateful.curves import equity_band
+from stateful.figures import AGENT, BASELINES, CASH, accounts, can_be_stacked, part_colours, stacked_weights
 from stateful.metrics import drawdowns
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
     from stateful.backtest import BacktestResults
 
-_DASH = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
+_STYLES: dict[str, dict[str, Any]] = {
+    "agent": {"color": AGENT, "linewidth": 2.0},
+    "main": {"color": BASELINES[0], "linewidth": 1.5, "linestyle": "--"},
+    "other": {"color": CASH, "linewidth": 0.9},
+}
 
 
 def write_plots(results: BacktestResults, directory: Path) -> None:
@@ -46,22 +51,30 @@ def _write(path: Path, draw: Callable[[Axes], None]) -> None:
 
 
 def _lines(axes: Axes, results: BacktestResults, values: Callable[[Any], Any]) -> None:
-    for order, (label, history, colour, dash) in enumerate(accounts(results)):
+    shown = accounts(results)
+    others = [account for account in shown if account.role == "other"]
+    for order, account in enumerate(shown):
+        label: str | None = _literal(account.label)
+        if account.role == "other" and len(others) > 1:
+            label = f"{len(others)} other baselines" if account is others[0] else None
         axes.plot(
-            history.index.to_numpy(),
-            values(history),
-            label=_literal(label),
-            color=colour,
-            linestyle=_DASH[dash],
-            linewidth=2.0 if order == 0 else 1.5,
+            account.history.index.to_numpy(),
+            values(account.history),
+            label=label,
             zorder=3 - order / 10,
+            **_STYLES[account.role],
         )
     axes.margins(x=0.01)
-    axes.legend(frameon=False, loc="best")
 
 
 def _draw_equity(axes: Axes, results: BacktestResults) -> None:
     _lines(axes, results, lambda history: history["equity"].to_numpy())
+    band = equity_band(results)
+    if band is not None and results.uncertainty is not None:
+        times = results.history.index[band.rows].to_numpy()
+        label = f"{100 * results.uncertainty.level:g}% of resampled histories"
+        axes.fill_between(times, band.low, band.high, color=AGENT, alpha=0.14, linewidth=0, label=label, zorder=1)
+    axes.legend(frameon=False, loc="best")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_title("Equity after costs", loc="left", fontweight="bold")
 
@@ -70,6 +83,7 @@ def _draw_drawdown(axes: Axes, results: BacktestResults) -> None:
     from matplotlib.ticker import PercentFormatter
 
     _lines(axes, results, lambda history: drawdowns(history["equity"].to_numpy(np.float64)))
+    axes.legend(frameon=False, loc="best")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title("Drawdown from the highest equity so far", loc="left", fontweight="bold")
 

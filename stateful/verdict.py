@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from batchenv.config import EnvConfig
 from batchenv.market import MarketData
-from stateful.metrics import iso_date
 
 LEVEL = 5e-5
 """Returns closer than this (0.005 points) read the same when printed and are called level."""
@@ -299,7 +298,7 @@ class Note:
 
 
 def limits(metrics: Mapping[str, Any], config: EnvConfig, market: MarketData) -> tuple[Note, ...]:
-    """List what a backtest does not show, the gravest first.
+    """List what a backtest does not show, the gravest first; red flags are listed by `stateful.evaluation.flags`.
 
     Args:
         metrics: `BacktestResults.metrics`.
@@ -308,18 +307,6 @@ def limits(metrics: Mapping[str, Any], config: EnvConfig, market: MarketData) ->
     """
     costs = config.cost_config
     notes = []
-    if config.fill == "close":
-        notes.append(Note(
-            "Optimistic fills: orders fill at the very close that they were decided on (fill = 'close'). Nobody can "
-            "trade like that; run again with 'next_open' before believing these figures.", True,
-        ))  # fmt: skip
-    if metrics["fills"] and metrics["costs"] == 0:
-        notes.append(Note("Trading was free: no fee was paid and no slippage.", True))
-    if metrics["bars"] + 1 < market.n_bars and metrics["last_date"] != iso_date(market.timestamps[-1]):
-        notes.append(Note(
-            f"The account ended early, on {metrics['last_date']}, with {money(metrics['final_equity'])} left; the "
-            "baselines went on.", True,
-        ))  # fmt: skip
     if metrics["years"] < 1:
         notes.append(Note(
             f"Short: {metrics['bars']:,} bars are less than a year, so every figure 'per year' is stretched from less.",

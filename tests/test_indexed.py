@@ -23,9 +23,9 @@ from batchenv.errors import CausalityError, ConfigError, EnvironmentStateError
 from batchenv.extractors import (
     IndexedExtractor,
     MarketFeatures,
-    _distinct,
     bind_market,
     bound_market,
+    distinct_bars,
     indexed_policy,
 )
 from batchenv.spaces import INDEX_LIMIT, ObservationLayout
@@ -343,7 +343,7 @@ def test_a_window_before_the_market_repeats_the_first_bar(encoder: str) -> None:
 @pytest.mark.parametrize(("n_bars", "n"), [(50, 400), (50, 10), (50, 2), (5000, 20), (50, 0)])
 def test_distinct_bars(n_bars: int, n: int) -> None:
     bars = torch.as_tensor(np.random.default_rng(0).integers(0, n_bars, n))
-    distinct, where = _distinct(bars, n_bars)
+    distinct, where = distinct_bars(bars, n_bars)
     if distinct is None:
         distinct = torch.arange(n_bars)
     else:

@@ -37,4 +37,4 @@ def _options(
         raise typer.Exit
 
 
-from batchenv.cli import backtest, selfcheck, stress, train, verify, walk_forward  # noqa: E402, F401  (each registers its commands, in this order)
+from batchenv.cli import backtest, compare, selfcheck, stress, train, verify, walk_forward  # noqa: E402, F401  (each registers its commands, in this order)

@@ -28,6 +28,7 @@ def backtest(
     config: ConfigOption = None,
     output: OutputOption = None,
     model: Annotated[Literal["best", "final"], typer.Option(help="Which model of the run folder.")] = "best",
+    tear_sheet: Annotated[bool, typer.Option(help="Let QuantStats write its tear sheet beside the report.")] = True,
 ) -> None:
     """Test an agent on the held-out bars, with full accounting, and write a report."""
     if (run is None) == (config is None):
@@ -41,7 +42,7 @@ def backtest(
         task = progress.add_task("Backtest", total=None)
         results = plan.testing.run(lambda done, total: advance(progress, task, done, total))
     with console.status("Writing the report ..."):
-        report = plan.write(results, folder)
+        report = plan.write(results, folder, tear_sheet=tear_sheet)
     print_results(results)
     console.print(f"Report: [bold]{escape(str(report))}[/]", soft_wrap=True)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
@@ -82,30 +83,41 @@ def advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
 
 
 def print_results(results: BacktestResults, bars: str = "Held-out bars") -> None:
-    """Print what a backtest found."""
+    """Print what a backtest found: figures, what they come to in words, and why not to believe them."""
     from stateful.verdict import sharpe_sentence
 
     metrics = results.metrics
-    table = Table(title=f"{bars} {metrics['first_date']} to {metrics['last_date']}, after costs")
-    table.add_column("")
-    for heading in ("Return", "CAGR", "Sharpe", "Drawdown", "Costs"):
-        table.add_column(heading, justify="right")
-    rows = {"Agent": metrics} | {results.labels[name]: figures for name, figures in metrics["baselines"].items()}
-    for name, figures in rows.items():
-        table.add_row(
-            name,
-            percent(figures["total_return"]),
-            percent(figures["cagr"]),
-            number(figures["sharpe"]),
-            percent(figures["max_drawdown"]),
-            f"{figures['costs']:,.0f}",
-        )
-    console.print(table)
+    console.print(_results_table(results, f"{bars} {metrics['first_date']} to {metrics['last_date']}, after costs"))
     for verdict in results.headlines:
         console.print(escape(str(verdict)))
     proof = sharpe_sentence(metrics)
     if proof is not None:
         console.print(escape(proof))
+    for flag in results.flags:
+        if flag.severity == "severe":
+            console.print(f"[bold red]{escape(flag.text)}[/]")
+    warnings = [flag.text.partition(":")[0] for flag in results.flags if flag.severity == "warning"]
+    if warnings:
+        console.print(f"[yellow]Red flags, explained in the report: {escape('; '.join(warnings))}.[/]")
+
+
+def _results_table(results: BacktestResults, title: str) -> Table:
+    """Return the main figures of every account, with the intervals of the agent's."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("", min_width=18)
+    for heading in ("Return", "CAGR", "Sharpe", "Drawdown", "Costs"):
+        table.add_column(heading, justify="right")
+    table.add_row("[bold]Agent[/]", *(f"[bold]{cell}[/]" for cell in _figures(results.metrics)))
+    found = results.uncertainty
+    intervals = () if found is None else [found.agent[name] for name, _ in _SHOWN]
+    if found is not None and any(interval.low is not None for interval in intervals):
+        for end, word in (("low", "from"), ("high", "to")):
+            ends = [getattr(interval, end) for interval in intervals]
+            cells = ["" if value is None else show(value) for value, (_, show) in zip(ends, _SHOWN, strict=True)]
+            table.add_row(f"[dim]  {100 * found.level:g}% {word}[/]", *(f"[dim]{cell}[/]" for cell in cells), "")
+    for name, figures in results.metrics["baselines"].items():
+        table.add_row(escape(results.labels[name]), *_figures(figures))
+    return table
 
 
 def percent(value: float | None) -> str:
@@ -116,3 +128,13 @@ def percent(value: float | None) -> str:
 def number(value: float | None) -> str:
     """Return a ratio with two digits."""
     return "n/a" if value is None else f"{value:.2f}"
+
+
+_SHOWN = (("total_return", percent), ("cagr", percent), ("sharpe", number), ("max_drawdown", percent))
+
+
+def _figures(metrics: dict[str, Any]) -> list[str]:
+    from stateful.report_parts import BY_NAME, reported
+
+    shown = (show(reported(metrics, BY_NAME[name])[0]) for name, show in _SHOWN)
+    return [*shown, f"{metrics['costs']:,.0f}"]

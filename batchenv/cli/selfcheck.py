@@ -24,7 +24,7 @@ _ADVICE = """What to look at:
 def selfcheck(
     seeds: Annotated[int, typer.Option(min=1, help="Agents to train on each market.")] = 5,
     timesteps: Annotated[
-        int | None, typer.Option(min=1, help="Lane-steps to train each for; 500,000 by default.")
+        int | None, typer.Option(min=1, help="Lane-steps to train each for; 800,000 by default.")
     ] = None,
     output: OutputOption = None,
 ) -> None:
@@ -77,7 +77,7 @@ def _print_noise(check: SelfCheck) -> None:
     table.add_section()
     after, before = check.luck["after"], check.luck["before"]
     estimates = (_points(after.estimate), _points(before.estimate))
-    interval = f"before costs {_points(before.low)} to {_points(before.high)} (95%)"
+    interval = f"before costs {_points(before.low)} to {_points(before.high)}"
     table.add_row("All", *estimates, str(sum(o.orders for o in check.of("noise"))), interval)
     console.print(table)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
-from stateful.report_parts import embedded_json, text
+from stateful.report_parts import figures_json, packed, plotly_script, text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -37,19 +36,14 @@ class Page:
 
     def html(self) -> str:
         """Return the page as text that needs nothing else."""
-        from plotly.offline import get_plotlyjs
-
-        figures = ",".join(
-            f"{json.dumps(name)}:{figure.to_json(validate=False)}" for name, figure in self.charts.items()
-        )
         return Template(_template("report.html")).substitute(
             title=text(self.title),
             eyebrow=self.eyebrow,
             verdict=self.verdict,
             content=self._content(),
             footer=self.footer,
-            figures=embedded_json(f'{{"charts":{{{figures}}},"prices":[]}}'),
-            plotly=get_plotlyjs(),
+            figures=packed(figures_json(self.charts)),
+            plotly=plotly_script(),
             style=_template("report.css"),
             script=_template("report.js"),
         )
