@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from batchenv.errors import RunError
+from stateful.metrics import METRICS
 from stateful.plots import write_plots
 from stateful.report_evidence import Stress
 from stateful.report_page import Beside, build_page
+from stateful.report_parts import reported
 from stateful.tear_sheet import FILE, TearSheetProcess
 
 if TYPE_CHECKING:
@@ -78,10 +80,13 @@ def _refuse_earlier_report(directory: Path) -> None:
 
 
 def _write_data(results: BacktestResults, directory: Path) -> None:
+    metrics = results.metrics
     summary = {
         "verdict": [str(verdict) for verdict in results.headlines],
         "flags": [asdict(flag) for flag in results.flags],
-        **results.metrics,
+        **_supported(metrics),
+        "baselines": {name: _supported(found) for name, found in metrics["baselines"].items()},
+        "missing": _reasons(metrics),
         "attribution": results.attribution.as_dict(),
     }
     content = json.dumps(summary, indent=2, allow_nan=False)
@@ -89,6 +94,18 @@ def _write_data(results: BacktestResults, directory: Path) -> None:
     results.trades.to_csv(directory / "trades.csv", index=False)
     results.fills.to_csv(directory / "fills.csv", index=False)
     results.history.to_parquet(directory / "history.parquet")
+
+
+def _supported(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an account's figures, None where there are too few bars for one."""
+    found = {metric.name: reported(metrics, metric)[0] for metric in METRICS if metric.name in metrics}
+    return {**metrics, **found}
+
+
+def _reasons(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return why figures of the agent are None, by their names."""
+    found = {metric.name: reported(metrics, metric)[1] for metric in METRICS if metric.name in metrics}
+    return {name: reason for name, reason in found.items() if reason is not None}
 
 
 def _move_into_place(staging: Path, directory: Path) -> None:

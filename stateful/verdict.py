@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from batchenv.config import EnvConfig
 from batchenv.market import MarketData
+from stateful.evaluation.uncertainty import MINIMUM_BARS
 
 LEVEL = 5e-5
 """Returns closer than this (0.005 points) read the same when printed and are called level."""
@@ -264,7 +265,8 @@ def _compare(agent: Mapping[str, Any], other: Mapping[str, Any], name: str, labe
 
 
 def _risk_sentence(agent: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    sharpes = (agent["sharpe"], other["sharpe"])
+    enough = agent["bars"] >= MINIMUM_BARS
+    sharpes = (agent["sharpe"], other["sharpe"]) if enough else (None, None)
     depths = (agent["max_drawdown"], other["max_drawdown"])
     sharpe, better = _pair(sharpes, "{:z.2f}".format, ("higher", "lower"))
     depth, deeper = _pair(depths, lambda value: percent(value), ("shallower", "deeper"))

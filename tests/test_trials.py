@@ -55,10 +55,11 @@ def test_trials_are_the_other_configurations_that_were_tested_on_these_bars(tmp_
     look_at(run_folder(tmp_path / "c", seed=1, n_envs=8), None)
     run_folder(tmp_path / "untested", seed=2)
     look_at(run_folder(tmp_path / "other bars", seed=3, first="2021-01-01", last="2021-06-30"))
+    look_at(run_folder(tmp_path / "the next fold", seed=6, first="2020-12-31", last="2021-06-30"))  # shares no return
     look_at(run_folder(tmp_path / "other symbols", seed=4, symbols=("C", "D")))
     assert count_trials(run, BEST) == Trials(2, (0.02,))
     assert count_trials(run, FINAL) == Trials(3, (0.01, 0.02))
-    look_at(run_folder(tmp_path / "part of the bars", seed=5, first="2020-12-31", last="2021-06-30"), 0.48)
+    look_at(run_folder(tmp_path / "part of the bars", seed=5, first="2020-12-30", last="2021-06-30"), 0.48)
     assert count_trials(run, BEST).others == 3
 
 
