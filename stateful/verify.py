@@ -148,7 +148,7 @@ def compare(
         for k, env in enumerate(lanes):
             obs, reward, *flags, info = env.step(action[k])
             judge.flags(k, env, action[k], flags, (bool(terminated[k]), bool(truncated[k])))
-            judge.money(k, env, action[k], "reward", reward, rewards[k], config.reward_config.reward_scaling)
+            judge.reward(k, env, action[k], reward, float(rewards[k]))
             if any(flags):
                 judge.end(k, env, action[k], obs, flags, info, infos)
                 judge.start(k, env, observation[k], env.reset()[0])
@@ -200,6 +200,14 @@ class _Judge:
         self.certificate.worst[name] = max(self.certificate.worst[name], difference)
         if not difference <= TOLERANCE:
             self._tell(k, env, action, name, batch, exact)
+
+    def reward(self, k: int, env: StatefulTradingEnv, action: Any, exact: float, batch: float) -> None:
+        """Compare a reward relative to its scale, which grows where the equity is little more than rounding."""
+        cash, holdings = (array[k] for array in self.before)
+        before = float(cash + holdings @ self.marks[env.bar - 1])
+        gross, least = self._gross(k, env), min(abs(before), abs(env.equity))
+        shaky = max(1.0, 1e-3 * gross / max(least, RESIDUE * gross))
+        self.money(k, env, action, "reward", exact, batch, env.config.reward_config.reward_scaling * shaky)
 
     def account(
         self, k: int, env: StatefulTradingEnv, action: Any, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]
