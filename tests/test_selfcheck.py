@@ -15,9 +15,8 @@ import torch
 
 from batchenv.cli import main
 from stateful import StatefulTradingEnv
-from stateful.baselines import BuyAndHold
 from stateful.evaluation import selfcheck
-from stateful.evaluation.planted import SYMBOLS, TREND, TrendMarket, TrendRule
+from stateful.evaluation.planted import TREND, TrendMarket, TrendRule
 from stateful.evaluation.selfcheck import ENOUGH, MARKETS, RULES, Outcome, SelfCheck, Trial, run_selfcheck, run_trial
 
 FEE, SLIPPAGE = 0.001, 0.0005
@@ -70,8 +69,8 @@ def test_the_closed_form_is_the_best_of_all_256_rules(market: TrendMarket) -> No
     choices = itertools.product((0, 1), repeat=8)
     found = max(growth_of_rule(market, dict(zip(STATES, choice, strict=True))) for choice in choices)
     assert formula.best == pytest.approx(found, abs=1e-12)
-    patient = {(b, l, h): int(l > 0) if b == l else h for b, l, h in STATES}
-    eager = {(b, l, h): int(l > 0) for b, l, h in STATES}
+    patient = {state: int(state[1] > 0) if state[0] == state[1] else state[2] for state in STATES}
+    eager = {state: int(state[1] > 0) for state in STATES}
     assert formula.patient == pytest.approx(growth_of_rule(market, patient), abs=1e-12)
     assert formula.eager == pytest.approx(growth_of_rule(market, eager), abs=1e-12)
 
@@ -113,7 +112,7 @@ def test_positions_between_all_and_nothing_do_not_help() -> None:
 
 
 def play(market: Any, rule: Any) -> float:
-    env = StatefulTradingEnv(market, RULES)
+    env = StatefulTradingEnv(market, RULES.updated(episode_config={}))
     env.reset()
     over = False
     while not over:
@@ -272,7 +271,7 @@ def test_the_command(
     assert max(map(len, text.splitlines())) <= max(80, len(f"Picture: {tmp_path}/out/selfcheck.png"))
     assert ("What to look at" in text) is not good
     words = " ".join(text.split())
-    assert (f"Your installation learns: 6 of 6 seeds" if good else "does not learn as it should: 0 of 6") in words
+    assert ("Your installation learns: 6 of 6 seeds" if good else "does not learn as it should: 0 of 6") in words
     content = json.loads((tmp_path / "out" / "selfcheck.json").read_text())
     assert content["passed"] is content["learns"] is good
     assert content["trials"][0]["share"] == pytest.approx(trend.share())

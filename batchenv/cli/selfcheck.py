@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stateful.evaluation.selfcheck import SelfCheck
 
 _ADVICE = """What to look at:
-  1. Does the money agree? batchenv verify --config configs/fast_training_ppo.json
+  1. Does the money agree? Run: batchenv verify --config FILE
   2. Are the packages those that this version was tested with? constraints.txt
   3. Does it learn when given longer? batchenv selfcheck --timesteps 2000000"""
 

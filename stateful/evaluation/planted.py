@@ -14,15 +14,15 @@ next one. With q = u = 1/2 they say nothing: every move is a fair coin, the pric
 
 The best growth
 ---------------
-An account goes all in and all out. Buying turns money 1 into a position of 1 / ((1 + s) (1 + f)) with slippage s and fee
-f, selling turns it back into (1 - s) (1 - f) of its value (rules 3.3 and 3.4), so each round trip costs
+An account goes all in and all out. Buying turns money 1 into a position of 1 / ((1 + s) (1 + f)) with slippage s and
+fee f, selling turns it back into (1 - s) (1 - f) of its value (rules 3.3 and 3.4), so each round trip costs
 
     K = ln((1 + s) (1 + f)) - ln((1 - s) (1 - f))
 
-of log equity, whatever its size, and a bar adds g = ln(1 + m) or l = ln(1 - m) while invested. Maximal growth per bar is
-thus an average-reward Markov decision process of finitely many states (the last two moves, in or out), which a stationary
-rule solves (Puterman, Markov Decision Processes, 1994, section 8.4). By the symmetry of up and down three rules come
-into question. An order decided at the close of bar t earns d[t + 1] first. Write E(p) = p g + (1 - p) l.
+of log equity, whatever its size, and a bar adds g = ln(1 + m) or l = ln(1 - m) while invested. Maximal growth per bar
+is thus an average-reward Markov decision process of finitely many states (the last two moves, in or out), which a
+stationary rule solves (Puterman, Markov Decision Processes, 1994, section 8.4). By the symmetry of up and down three
+rules come into question. An order decided at the close of bar t earns d[t + 1] first. Write E(p) = p g + (1 - p) l.
 
 *Cash* grows by 0.
 
@@ -31,18 +31,19 @@ B / 2 per bar, are a round trip:
 
     G(eager) = 1/2 (A E(q) + B E(u) - B K)
 
-*Patient* turns only when two moves in the same direction confirm each other. Let R be the frequency of moves against the
-last confirmed direction, and S that of moves back into it, which undo one of the former. A reversal is one or the other, and
-S = (1 - u) R, so R = B / (2 - u) and S = B - R. A confirmed turn follows a move against with probability u, and two turns
-are a round trip:
+*Patient* turns only when two moves in the same direction confirm each other. Let R be the frequency of moves against
+the last confirmed direction, and S that of moves back into it, which undo one of the former. A reversal is one or the
+other, and S = (1 - u) R, so R = B / (2 - u) and S = B - R. A confirmed turn follows a move against with probability
+u, and two turns are a round trip:
 
     G(patient) = 1/2 (A E(q) + R E(1 - u) + S E(u) - u R K)
 
-Patience costs the moves that follow a reversal and saves the round trips of false alarms. Without costs eager is best, so an
-agent that ignores costs becomes eager. Positions between all and nothing never help as long as the edge of a bar is far
-above its variance (Kelly 1956), that is 2q - 1 and 2u - 1 far above m. Symbols that are fair coins do not help either:
-E[ln(X + Y)] <= E[ln X] where Y has mean 0 given X (Jensen), and trading them costs. The tests compare all this with policy
-iteration, with dynamic programming over positions in between, and with accounts of the evaluation tier.
+Patience costs the moves that follow a reversal and saves the round trips of false alarms. Without costs eager is
+best, so an agent that ignores costs becomes eager. Positions between all and nothing never help as long as the edge
+of a bar is far above its variance (Kelly 1956), that is 2q - 1 and 2u - 1 far above m. Symbols that are fair coins do
+not help either: E[ln(X + Y)] <= E[ln X] where Y has mean 0 given X (Jensen), and trading them costs. The tests
+compare all this with policy iteration, with dynamic programming over positions in between, and with accounts of the
+evaluation tier.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class TrendMarket:
         return MarketData(
             symbols=SYMBOLS,
             timestamps=np.datetime64("2020-01-01T00", "ns") + np.arange(n_bars) * np.timedelta64(1, "h"),
-            close=close,
+            close=close.astype(np.float64),
             open=opens,
             high=np.maximum(opens, close),
             low=np.minimum(opens, close),
@@ -179,4 +180,3 @@ class TrendRule:
             elif moves[1] < 0:
                 orders[TREND] = -held
         return orders
-
