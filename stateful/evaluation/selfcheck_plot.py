@@ -64,7 +64,7 @@ def _draw_outcome(axes: Axes, outcome: Outcome) -> None:
     for label, equity, colour, line in _accounts(outcome):
         width = 1.8 if label == "Agent" else 1.3
         axes.plot(equity / equity[0], label=label, color=colour, linestyle=line, linewidth=width)
-    share = f"{outcome.share():.1%} of the optimum" if planted else "nothing to be found"
+    share = f"{outcome.share():.1%} of the best" if planted else "nothing to be found"
     axes.set_title(f"{'Planted' if planted else 'Noise'}, seed {outcome.seed}: {share}", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
