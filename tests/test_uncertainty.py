@@ -282,7 +282,7 @@ def test_one_seed_has_no_interval():
 
 
 def account(total_return, sharpe=1.0):
-    return {"total_return": total_return, "sharpe": sharpe, "max_drawdown": -0.1}
+    return {"total_return": total_return, "sharpe": sharpe, "max_drawdown": -0.1, "bars": 252}
 
 
 def told(agent, others, clear=(), reason=None):
