@@ -25,7 +25,11 @@ TOLERANCE = 1e-9
 """Largest relative difference of money between the tiers."""
 RESIDUE = 1e-12
 """Money below this fraction of what it was made from is rounding."""
-_OBSERVATION_TOLERANCE = 2e-6  # float32
+LEAST_RATIO = 1e-8
+"""Least ratio that a logarithm is taken of (rule 7.6)."""
+OBSERVATION_TOLERANCE = 2e-6
+"""Largest difference of observations, which are float32, relative to themselves and to 1."""
+_DIVIDED_BY_BEFORE = ("fast_profit_reward", "simple_return", "differential_sharpe")
 
 Actions = Callable[[int, BatchTradingEnv], npt.NDArray[Any]]
 """Returns the actions of a step for all lanes, given the step's number and the batch."""
@@ -202,10 +206,16 @@ class _Judge:
             self._tell(k, env, action, name, batch, exact)
 
     def reward(self, k: int, env: StatefulTradingEnv, action: Any, exact: float, batch: float) -> None:
-        """Compare a reward relative to its scale, which grows where the equity is little more than rounding."""
+        """Compare a reward relative to its scale, which grows where what it divides by is little more than rounding.
+
+        That is the equity before the step; where a logarithm is taken also the equity after it, down to the least ratio
+        of rule 7.6. A reward that is not ours may divide by either.
+        """
         cash, holdings = (array[k] for array in self.before)
-        before = float(cash + holdings @ self.marks[env.bar - 1])
-        gross, least = self._gross(k, env), min(abs(before), abs(env.equity))
+        least = abs(float(cash + holdings @ self.marks[env.bar - 1]))
+        if env.config.reward_config.type not in _DIVIDED_BY_BEFORE:
+            least = min(least, max(abs(env.equity), LEAST_RATIO * least))
+        gross = self._gross(k, env)
         shaky = max(1.0, 1e-3 * gross / max(least, RESIDUE * gross))
         self.money(k, env, action, "reward", exact, batch, env.config.reward_config.reward_scaling * shaky)
 
@@ -261,11 +271,12 @@ class _Judge:
     def _observation(
         self, k: int, env: StatefulTradingEnv, action: Any, batch: npt.NDArray[Any], exact: npt.NDArray[Any]
     ) -> None:
-        allowed = _OBSERVATION_TOLERANCE * np.maximum(1.0, np.abs(exact))
+        allowed = OBSERVATION_TOLERANCE * np.maximum(1.0, np.minimum(np.abs(batch), np.abs(exact)))
         # Fractions of an equity that is itself nothing but rounding are no numbers to compare.
-        account, gross = env.task.layout.parts["weights"].start, self._gross(k, env)
-        allowed[account:] += TOLERANCE * gross / max(abs(env.equity), RESIDUE * gross)
-        apart = np.abs(batch - exact) > allowed
+        parts, gross = env.task.layout.parts, self._gross(k, env)
+        for name in ("weights", "cash"):
+            allowed[parts[name]] += TOLERANCE * gross / max(abs(env.equity), RESIDUE * gross)
+        apart = ~(np.abs(batch - exact) <= allowed)  # NaN is no agreement
         if apart.any():
             at = int(np.flatnonzero(apart)[0])
             name = env.task.layout.names[at]
