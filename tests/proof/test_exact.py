@@ -36,8 +36,8 @@ class Scenario:
         bars: By symbol, one entry for each bar: a price, (open, high, low, close), or None without a bar.
         actions: One action for each step.
         rules: Sections of `EnvConfig`; what is not given is free of cost.
-        checks: (bar, quantity) to the number in print. Quantities: ``cash``, ``equity``, ``fees``, ``notional``,
-            ``factor``, or a symbol for its shares.
+        checks: (bar, quantity) to the number in print. Quantities: ``cash``, ``equity``, ``fees``, ``slipped``,
+            ``notional``, ``turnover``, ``factor``, or a symbol for its shares.
         ends: Bar at which the account terminates; None if it does not.
         volume: By symbol; a million shares where it is not given.
         dates: Time of every bar; days from Monday, 2024-01-01 on where not given.
@@ -285,6 +285,151 @@ TEXT: dict[str, Scenario] = {
         {(2, "equity"): "280.00", (3, "A"): "0", (3, "cash"): "-540.00", (3, "equity"): "-540.00"},
         ends=3,
     ),
+    "1.3 at the next open": Scenario(
+        {"A": [100.0, (101.0, 103.0, 101.0, 103.0)]},
+        [[2]],
+        cash(1_000),
+        {(1, "cash"): "798", (1, "equity"): "1004"},  # 6.1 too
+    ),
+    "1.3 at the next close": Scenario(
+        {"A": [100.0, (101.0, 103.0, 101.0, 103.0)]}, [[2]], cash(1_000) | {"fill": "next_close"}, {(1, "cash"): "794"}
+    ),
+    "1.3 at the close": Scenario(
+        {"A": [100.0, (101.0, 103.0, 101.0, 103.0)]}, [[2]], cash(1_000) | {"fill": "close"}, {(1, "cash"): "800"}
+    ),
+    "2.1 sizes know no later price": Scenario(
+        {"A": [100.0, 125.0]},
+        [[1]],
+        cash(1_000, trade_limit_percent=0.1) | {"action_config": {"mode": "trade"}},
+        {(1, "A"): "1.0000000", (1, "cash"): "875.0000"},
+    ),
+    "3.7 settled, 3.8 counted": Scenario(
+        {"A": [100.0] * 3},
+        [[10], [-10]],
+        cash(2_000) | {"cost_config": {"fee_rate": 0.01, "slippage_rate": 0.01}},
+        {
+            (1, "cash"): "979.90",
+            (1, "notional"): "1010.00",
+            (1, "turnover"): "0.505",
+            (1, "fees"): "10.10",
+            (1, "slipped"): "10.00",
+            (2, "notional"): "990.00",
+            (2, "fees"): "9.90",
+            (2, "cash"): "1960.00",
+        },
+    ),
+    "6.2 the last mark": Scenario(
+        {"A": [10.0, 10.0, None, 12.0]}, [[3], [0]], cash(1_000), {(2, "cash"): "970", (2, "equity"): "1000"}
+    ),
+    "2.2 joint": Scenario(
+        {"A": [10.0] * 4, "B": [20.0] * 4},
+        [2 + 3 * 1, 0 + 3 * 2, 1 + 3 * 0],
+        cash(1_000, trade_limit_percent=0.25) | {"action_config": {"mode": "discrete", "joint": True}},
+        {(1, "A"): "25", (2, "A"): "0", (2, "B"): "12.5", (3, "B"): "0"},
+    ),
+    "2.3 an order of no size": Scenario(
+        {"A": [10.0] * 3},
+        [[2.0**-34], [2.0**-32]],
+        cash(1_000) | {"cost_config": {"fee_minimum": 1.0}, "margin_config": MARGIN},
+        {(1, "cash"): "1000", (2, "cash"): "999.0000"},  # 5.8e-10 and 2.3e-9, where 1e-9 is nothing
+    ),
+    "2.3 the weight held": Scenario(
+        {"A": [100.0] * 4},
+        [[0.5], [0.5 + 2.0**-24], [0.5 + 2.0**-22]],
+        cash(16_000) | {"action_config": {"mode": "weights"}},
+        {(1, "A"): "80", (2, "A"): "80", (3, "A"): "80.00003814697265625"},  # 2^-23 and 2^-21 of what is held
+    ),
+    "3.1 a sell is limited to what is held": Scenario(
+        {"A": [10.0] * 3}, [[5], [-9]], cash(1_000), {(2, "A"): "0", (2, "cash"): "1000"}
+    ),
+    "3.1 participation": Scenario(
+        {"A": [10.0] * 5},
+        [[60], [60], [-60], [-60]],
+        cash(10_000) | {"execution_config": {"participation_limit": 0.25}},
+        {(1, "A"): "25", (2, "A"): "25", (3, "A"): "15", (4, "A"): "0"},
+        volume={"A": [0.0, 100.0, 0.0, 40.0, 1e6]},
+    ),
+    "3.2 turned over with one fee": Scenario(
+        {"A": [10.0] * 4},
+        [[10], [-30], [25]],
+        cash(1_000) | {"cost_config": {"fee_fixed": 2.0, "fee_minimum": 3.0}, "margin_config": MARGIN},
+        {(1, "cash"): "897", (2, "A"): "-20", (2, "cash"): "1194", (3, "A"): "5", (3, "cash"): "941"},
+    ),
+    "3.4 net limit of a cash account": Scenario(
+        {"A": [10.0] * 3},
+        [[100], [10]],
+        cash(1_000) | {"margin_config": {"net_limit": 0.5}},
+        {(1, "A"): "50", (2, "A"): "50", (2, "factor"): "0"},
+    ),
+    "3.6 too small": Scenario(
+        {"A": [10.0] * 6},
+        [[9], [10], [-9], [-5], [-1]],
+        cash(1_000) | {"execution_config": {"min_notional": 100.0}},
+        {(1, "A"): "0", (2, "A"): "10", (3, "A"): "10", (4, "A"): "10", (5, "A"): "10"},
+    ),
+    "3.6 except to close": Scenario(
+        {"A": [10.0, 10.0, 5.0, 5.0]},
+        [[12], [-11], [-12]],
+        cash(1_000) | {"execution_config": {"min_notional": 100.0}},
+        {(1, "A"): "12", (2, "A"): "12", (3, "A"): "0"},
+    ),
+    "4.1 interest of a margin account": Scenario(
+        {"A": [50.0] * 3},
+        [[300], [0]],
+        cash(10_000) | {"margin_config": MARGIN, "carry_config": {"margin_rate": 0.073}, "fill": "close"},
+        {(1, "cash"): "-5003.00", (2, "cash"): "-5004.0006"},
+        dates=WEEKEND,
+    ),
+    "4.1 funding": Scenario(
+        {"A": [50.0] * 4, "B": [20.0] * 4},
+        [[100, -100], [0, 0], [0, 0]],
+        cash(10_000)
+        | {
+            "margin_config": MARGIN,
+            "carry_config": {"funding_rate": {"A": 0.365, "B": 0.0}, "funding_column": "funding"},
+            "fill": "close",
+        },
+        {(1, "cash"): "7005.00", (2, "cash"): "7000.00", (3, "cash"): "6995.00"},
+        funding={"A": [0.5, 0.0, NAN, 0.004], "B": [0.5, 0.005, 0.0, 0.01]},
+    ),
+    "4.2 a pending order splits too": Scenario(
+        {"A": [50.0, 50.0, 25.0, 25.0]},
+        [[10], [10], [0]],
+        cash(5_000) | {"fill": "next_close"},
+        {(1, "A"): "10", (2, "A"): "40", (2, "cash"): "4000"},
+        splits={(2, "A"): 2.0},
+    ),
+    "5.2 targets": Scenario(
+        {"A": [100.0, 100.0, (101.0, 111.0, 96.0, 99.0), 100.0], "B": [10.0, 10.0, (12.0, 13.0, 9.0, 10.0), 10.0]},
+        [[4, 10], [0, 0], [0, 0]],
+        cash(1_000) | {"execution_config": {"stop_loss": 0.05, "take_profit": 0.1}},
+        {(1, "cash"): "500", (2, "A"): "0", (2, "B"): "0", (2, "cash"): "1060.00"},
+    ),
+    "5.1 in the bar of its own fill": Scenario(
+        {"A": [100.0, (100.0, 101.0, 94.0, 97.0), 97.0]},
+        [[10], [0]],
+        cash(2_000) | {"execution_config": {"stop_loss": 0.05}},
+        {(1, "A"): "0", (1, "cash"): "1950.00"},
+    ),
+    "5.3 next_close drops the pending order": Scenario(
+        {"A": [100.0, 100.0, (99.0, 99.0, 90.0, 92.0), 92.0]},
+        [[10], [5], [5]],
+        cash(2_000) | {"execution_config": {"stop_loss": 0.05}, "fill": "next_close"},
+        {(1, "A"): "10", (2, "A"): "0", (2, "cash"): "1950.00", (3, "A"): "5"},
+    ),
+    "6.5 averages": Scenario(
+        {"A": [10.0, 10.0, 14.0, (14.0, 14.0, 11.5, 12.0), (13.0, 13.0, 10.5, 11.0)]},
+        [[10], [30], [-15], [0]],
+        cash(1_000) | {"execution_config": {"stop_loss": 0.125}},
+        {(2, "A"): "40", (3, "A"): "25", (4, "A"): "0", (4, "cash"): "974.375"},  # a = 13 from bar 2 on, stop 11.375
+    ),
+    "7.1 a fraction of the initial cash": Scenario(
+        {"A": [10.0, 10.0, 7.0, 5.0, 4.0, 4.0]},
+        [[100], [0], [0], [0], [0]],
+        cash(1_000, bankruptcy_fraction=0.5),
+        {(3, "equity"): "500"},
+        ends=3,
+    ),
 }
 
 # --- the corners --------------------------------------------------------------------------------------------------
@@ -359,40 +504,6 @@ CORNERS: dict[str, Scenario] = {
         cash(1_000, trade_limit_percent=0.25) | {"action_config": {"mode": "discrete"}},
         {(1, "A"): "25", (2, "A"): "0", (2, "B"): "12.5", (3, "B"): "0"},
     ),
-    "2.2 joint": Scenario(
-        {"A": [10.0] * 4, "B": [20.0] * 4},
-        [2 + 3 * 1, 0 + 3 * 2, 1 + 3 * 0],
-        cash(1_000, trade_limit_percent=0.25) | {"action_config": {"mode": "discrete", "joint": True}},
-        {(1, "A"): "25", (2, "A"): "0", (2, "B"): "12.5", (3, "B"): "0"},
-    ),
-    "2.3 an order of no size": Scenario(
-        {"A": [10.0] * 3},
-        [[2.0**-34], [2.0**-32]],
-        cash(1_000) | {"cost_config": {"fee_minimum": 1.0}, "margin_config": MARGIN},
-        {(1, "cash"): "1000", (2, "cash"): "999.0000"},  # 5.8e-10 and 2.3e-9, where 1e-9 is nothing
-    ),
-    "2.3 the weight held": Scenario(
-        {"A": [100.0] * 4},
-        [[0.5], [0.5 + 2.0**-24], [0.5 + 2.0**-22]],
-        cash(16_000) | {"action_config": {"mode": "weights"}},
-        {(1, "A"): "80", (2, "A"): "80", (3, "A"): "80.00003814697265625"},  # 2^-23 and 2^-21 of what is held
-    ),
-    "3.1 a sell is limited to what is held": Scenario(
-        {"A": [10.0] * 3}, [[5], [-9]], cash(1_000), {(2, "A"): "0", (2, "cash"): "1000"}
-    ),
-    "3.1 participation": Scenario(
-        {"A": [10.0] * 5},
-        [[60], [60], [-60], [-60]],
-        cash(10_000) | {"execution_config": {"participation_limit": 0.25}},
-        {(1, "A"): "25", (2, "A"): "25", (3, "A"): "15", (4, "A"): "0"},
-        volume={"A": [0.0, 100.0, 0.0, 40.0, 1e6]},
-    ),
-    "3.2 turned over with one fee": Scenario(
-        {"A": [10.0] * 4},
-        [[10], [-30], [25]],
-        cash(1_000) | {"cost_config": {"fee_fixed": 2.0, "fee_minimum": 3.0}, "margin_config": MARGIN},
-        {(1, "cash"): "897", (2, "A"): "-20", (2, "cash"): "1194", (3, "A"): "5", (3, "cash"): "941"},
-    ),
     "3.2 nearly all is all, from below": Scenario(
         {"A": [10.0] * 4},
         [[10], [2.0**-27], [-10]],
@@ -445,12 +556,6 @@ CORNERS: dict[str, Scenario] = {
         {"A": [10.0] * 4, "B": [20.0] * 4},
         [[100, 0], [0, -20], [-200, 5]],
         cash(1_000) | {"cost_config": ALL_FEES, "margin_config": {**MARGIN, "net_limit": 0.25}},
-    ),
-    "3.4 net limit of a cash account": Scenario(
-        {"A": [10.0] * 3},
-        [[100], [10]],
-        cash(1_000) | {"margin_config": {"net_limit": 0.5}},
-        {(1, "A"): "50", (2, "A"): "50", (2, "factor"): "0"},
     ),
     "3.4 no room is no order": Scenario(
         {"A": [10.0, 10.0, 6.0, 6.0], "B": [5.0] * 4},
@@ -540,49 +645,11 @@ CORNERS: dict[str, Scenario] = {
         cash(1_000) | {"execution_config": {"lot_size": {"A": 5.0}}, "margin_config": MARGIN},
         {(1, "A"): "25", (2, "A"): "-20", (3, "A"): "10"},
     ),
-    "3.6 too small": Scenario(
-        {"A": [10.0] * 6},
-        [[9], [10], [-9], [-5], [-1]],
-        cash(1_000) | {"execution_config": {"min_notional": 100.0}},
-        {(1, "A"): "0", (2, "A"): "10", (3, "A"): "10", (4, "A"): "10", (5, "A"): "10"},
-    ),
-    "3.6 except to close": Scenario(
-        {"A": [10.0, 10.0, 5.0, 5.0]},
-        [[12], [-11], [-12]],
-        cash(1_000) | {"execution_config": {"min_notional": 100.0}},
-        {(1, "A"): "12", (2, "A"): "12", (3, "A"): "0"},
-    ),
     "3.7 no cash below zero": Scenario(
         {"A": [0.3, 0.3, 0.1, 0.7], "B": [0.7, 0.7, 0.9, 0.3]},
         [[0.3, 0.9], [1, 0.1], [0.1, 0.8]],
         cash(0.1) | {"action_config": {"mode": "weights"}},
         {(1, "cash"): "0.0000"},
-    ),
-    "4.1 interest of a margin account": Scenario(
-        {"A": [50.0] * 3},
-        [[300], [0]],
-        cash(10_000) | {"margin_config": MARGIN, "carry_config": {"margin_rate": 0.073}, "fill": "close"},
-        {(1, "cash"): "-5003.00", (2, "cash"): "-5004.0006"},
-        dates=WEEKEND,
-    ),
-    "4.1 funding": Scenario(
-        {"A": [50.0] * 4, "B": [20.0] * 4},
-        [[100, -100], [0, 0], [0, 0]],
-        cash(10_000)
-        | {
-            "margin_config": MARGIN,
-            "carry_config": {"funding_rate": {"A": 0.365, "B": 0.0}, "funding_column": "funding"},
-            "fill": "close",
-        },
-        {(1, "cash"): "7005.00", (2, "cash"): "7000.00", (3, "cash"): "6995.00"},
-        funding={"A": [0.5, 0.0, NAN, 0.004], "B": [0.5, 0.005, 0.0, 0.01]},
-    ),
-    "4.2 a pending order splits too": Scenario(
-        {"A": [50.0, 50.0, 25.0, 25.0]},
-        [[10], [10], [0]],
-        cash(5_000) | {"fill": "next_close"},
-        {(1, "A"): "10", (2, "A"): "40", (2, "cash"): "4000"},
-        splits={(2, "A"): 2.0},
     ),
     "4.2 a filled order splits once": Scenario(
         {"A": [50.0, 50.0, 25.0, 25.0]},
@@ -623,12 +690,6 @@ CORNERS: dict[str, Scenario] = {
         [[0, 0], [4, 0]],
         cash(80) | {"fill": "close"},
         {(2, "A"): "0", (2, "cash"): "80"},
-    ),
-    "5.2 targets": Scenario(
-        {"A": [100.0, 100.0, (101.0, 111.0, 96.0, 99.0), 100.0], "B": [10.0, 10.0, (12.0, 13.0, 9.0, 10.0), 10.0]},
-        [[4, 10], [0, 0], [0, 0]],
-        cash(1_000) | {"execution_config": {"stop_loss": 0.05, "take_profit": 0.1}},
-        {(1, "cash"): "500", (2, "A"): "0", (2, "B"): "0", (2, "cash"): "1060.00"},
     ),
     "5.2 rounding decides nothing": Scenario(
         {
@@ -679,18 +740,6 @@ CORNERS: dict[str, Scenario] = {
         cash(1_000) | {"execution_config": {"stop_loss": 0.05, "take_profit": 0.05}, "margin_config": MARGIN},
         {(2, "cash"): "1020"},
     ),
-    "5.1 in the bar of its own fill": Scenario(
-        {"A": [100.0, (100.0, 101.0, 94.0, 97.0), 97.0]},
-        [[10], [0]],
-        cash(2_000) | {"execution_config": {"stop_loss": 0.05}},
-        {(1, "A"): "0", (1, "cash"): "1950.00"},
-    ),
-    "5.3 next_close drops the pending order": Scenario(
-        {"A": [100.0, 100.0, (99.0, 99.0, 90.0, 92.0), 92.0]},
-        [[10], [5], [5]],
-        cash(2_000) | {"execution_config": {"stop_loss": 0.05}, "fill": "next_close"},
-        {(1, "A"): "10", (2, "A"): "0", (2, "cash"): "1950.00", (3, "A"): "5"},
-    ),
     "5.3 a stop pays, whatever the lots and the volume": Scenario(
         {"A": [100.0, 100.0, (99.0, 99.0, 90.0, 92.0), 92.0]},
         [[10], [0], [0]],
@@ -730,19 +779,6 @@ CORNERS: dict[str, Scenario] = {
         [[20], [0], [1]],
         cash(1_000) | {"margin_config": {"leverage": 2.0, "maintenance_margin": 0.5}},
         {(2, "A"): "20", (3, "A"): "0"},
-    ),
-    "6.5 averages": Scenario(
-        {"A": [10.0, 10.0, 14.0, (14.0, 14.0, 11.5, 12.0), (13.0, 13.0, 10.5, 11.0)]},
-        [[10], [30], [-15], [0]],
-        cash(1_000) | {"execution_config": {"stop_loss": 0.125}},
-        {(2, "A"): "40", (3, "A"): "25", (4, "A"): "0", (4, "cash"): "974.375"},  # a = 13 from bar 2 on, stop 11.375
-    ),
-    "7.1 a fraction of the initial cash": Scenario(
-        {"A": [10.0, 10.0, 7.0, 5.0, 4.0, 4.0]},
-        [[100], [0], [0], [0], [0]],
-        cash(1_000, bankruptcy_fraction=0.5),
-        {(3, "equity"): "500"},
-        ends=3,
     ),
     "7.1 at the edge": Scenario(
         {"A": [10.0, 10.0, 5.0000001, 5.000000004]}, [[100], [0], [0]], cash(1_000, bankruptcy_fraction=0.5), ends=3
