@@ -40,6 +40,7 @@ def assert_causal(
     *,
     bars: Sequence[int] | None = None,
     seed: int = 0,
+    fills_at_open: bool | None = None,
 ) -> None:
     """Check that nothing which belongs to bars <= t depends on bars after t, for several t.
 
@@ -59,7 +60,11 @@ def assert_causal(
     still comes back, or still does not. Not to come back is to be delisted (rule 4.4 of ``docs/accounting.md``),
     which is announced at the time, and which the data can only tell by having no later bar.
 
-    What cannot be found this way: a use of bar t itself that is too early within the bar, and a feature that was
+    Within a bar there is one more thing to see: where orders fill at the open of bar t + 1, the holdings after the step
+    may depend on that open, but not on the high, low, close or volume of the bar. All of these are changed while the
+    open stays as it is, and the holdings of that bar must stay the same.
+
+    What cannot be found this way: any other use of bar t that is too early within the bar, and a feature that was
     computed outside and does not depend on the market it is given.
 
     Args:
@@ -70,11 +75,16 @@ def assert_causal(
         bars: Bars to cut after: for a feature counted in history and part together, for an environment in the
             part. None spreads some over the data.
         seed: Seed of the changes, the actions and the episodes.
+        fills_at_open: Whether holdings change at the open of the next bar and at no other time. None asks an
+            environment of ours for its rules (`next_open`, without stops, impact and participation limit), and
+            takes any other not to; say True for your own. It must tell its shares as the attribute ``holdings``.
 
     Raises:
-        CausalityError: Something depends on later bars; names it, the cut, the first bar, the column and both values.
-        ConfigError: A bar to cut after is out of range or is not reached; an environment does not tell its bar,
-            plays differently each time, or does not react to the market it is given.
+        CausalityError: Something depends on later bars, or a fill at the open on what follows in its bar; names it,
+            the cut, the first bar, the column and both values.
+        ConfigError: A bar to cut after is out of range or is not reached; an environment does not tell its bar, or
+            its holdings where they are to be checked, plays differently each time, or does not react to the market
+            it is given.
         MarketDataError: There is no bar to cut at, because the scaling is fitted on all of them.
         FeatureError: The feature is unknown, or computes something unusable or no value at all.
     """
@@ -83,7 +93,7 @@ def assert_causal(
         return _check_feature(_parse(subject, whole), whole, bars, seed)
     found = subject(market)
     if hasattr(found, "reset") and hasattr(found, "step"):
-        return _check_environment(subject, found, market, bars, seed)
+        return _check_environment(subject, found, market, bars, seed, fills_at_open)
     name = getattr(subject, "__name__", type(subject).__name__)
     return _check_feature(_Request(name, _Feature(subject)), market.with_history(), bars, seed)
 
@@ -166,7 +176,12 @@ class _Difference:
 
 
 def _check_environment(
-    make: Callable[[MarketData], Any], env: Any, market: MarketData, bars: Sequence[int] | None, seed: int
+    make: Callable[[MarketData], Any],
+    env: Any,
+    market: MarketData,
+    bars: Sequence[int] | None,
+    seed: int,
+    fills_at_open: bool | None,
 ) -> None:
     fitted = market.fit_bars - (0 if market.history is None else market.history.n_bars) - 1  # last bar fitted on
     if fitted > 0 and _is_fixed(env, make, market, seed):
@@ -203,12 +218,61 @@ def _check_environment(
                     f"expected no change{hint}"
                 )
             reacts = reacts or found is not None
+        if _fills_at_open(env) if fills_at_open is None else fills_at_open:
+            _check_fills(make, env, market, cut + 1, seed, (episode_seed, before))
     env.close()
     if not reacts:
         raise ConfigError(
             f"{env}: stays the same when the market changes, also after the change; expected a function that builds "
             "the environment on the market it is given"
         )
+
+
+def _fills_at_open(env: Any) -> bool:
+    """Return whether an environment's rules say that its holdings change at the open of a bar alone."""
+    task = getattr(env.unwrapped, "task", None)
+    if task is None:
+        return False
+    execution, costs = task.config.execution_config, task.config.cost_config
+    within = (execution.stop_loss, execution.take_profit, execution.participation_limit, costs.impact_coefficient)
+    return task.config.fill == "next_open" and not any(within)
+
+
+def _check_fills(
+    make: Callable[[MarketData], Any], env: Any, market: MarketData, bar: int, seed: int, played: tuple[int, Lanes]
+) -> None:
+    """Check that what fills at the open of ``bar`` does not depend on the rest of the bar.
+
+    Args:
+        make: Builds the environment.
+        env: The environment.
+        market: The bars.
+        bar: The bar.
+        seed: Decides the changes.
+        played: Seed and moments of the episodes in the market as it is.
+    """
+    if getattr(env.unwrapped, "holdings", None) is None:
+        raise ConfigError(f"{env}: does not tell its shares; expected an attribute holdings, or fills_at_open=False")
+    episode_seed, before = played
+    other = make(_change_after_open(market, bar, seed))
+    after = _play(other, episode_seed, bar)
+    other.close()
+    for lane, (old, new) in enumerate(zip(before, after, strict=True)):
+        was, now = (
+            next((moment.values.get("holdings") for moment in moments if moment.bar == bar), None)
+            for moments in (old, new)
+        )
+        if was is None or now is None:  # the lane is elsewhere, or shows the next episode already
+            continue
+        differs = np.argwhere(np.asarray(was != now))
+        if len(differs):
+            at = tuple(int(i) for i in differs[0])
+            of_lane = f" of lane {lane}" if len(before) > 1 else ""
+            place = f"holdings[{', '.join(map(str, at))}]{of_lane}"
+            raise CausalityError(
+                f"{env} knows a bar before it fills at its open: when {_bar_text(market, bar)} changes in all but its "
+                f"open, {place} at that bar went from {was[at]} to {now[at]}; expected no change"
+            )
 
 
 def _is_fixed(env: Any, make: Callable[[MarketData], Any], market: MarketData, seed: int) -> bool:
@@ -415,6 +479,31 @@ def _change_after(market: MarketData, cut: int, seed: int, *, bars_too: bool, de
         for name, values in market.columns.items()
     }
     return replace(market, **changed)
+
+
+def _change_after_open(market: MarketData, bar: int, seed: int) -> MarketData:
+    """Return ``market`` with everything after the open of ``bar`` changed; the events of its night stay as they are."""
+    changed = _change_after(market, bar - 1, seed, bars_too=False, delisting_too=False)
+    opens = market.open
+    new: dict[str, Any] = {}
+
+    def kept(name: str, row: FloatArray) -> FloatArray:
+        values: FloatArray = getattr(changed, name).copy()
+        values[bar] = row
+        return values
+
+    if opens is not None:
+        new["open"] = kept("open", opens[bar])
+        for name, limit in (("high", np.maximum), ("low", np.minimum)):
+            if getattr(changed, name) is not None:
+                new[name] = kept(name, limit(getattr(changed, name)[bar], opens[bar]))
+    for name in ("splits", "dividends"):
+        if getattr(market, name) is not None:
+            new[name] = kept(name, getattr(market, name)[bar])
+    columns = {name: values.copy() for name, values in changed.columns.items()}
+    for name, values in columns.items():
+        values[bar] = market.columns[name][bar]
+    return replace(changed, **new, columns=columns)
 
 
 def _other_bars(

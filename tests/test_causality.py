@@ -248,6 +248,54 @@ class PeekingAtFills(StatefulTradingEnv):
         )
 
 
+class SameBarHigh(StatefulTradingEnv):
+    """Buys at the open what will go up by more than it goes down before the bar is over."""
+
+    def step(self, action: Any) -> Any:
+        bar = min(self.bar + 1, self.market.n_bars - 1)
+        first, high = (np.nan_to_num(prices[bar], nan=1.0) for prices in (self.market.open, self.market.high))
+        return super().step(np.where(high > 1.01 * first, 1.0, -1.0).astype(np.float32))
+
+
+@pytest.mark.parametrize("bars", [None, [30]])
+def test_a_decision_by_the_high_of_the_bar_that_it_fills_in_is_found(bars: list[int] | None) -> None:
+    rules = {"features": FEATURES, "portfolio_config": {"trade_limit_percent": 0.5}}
+    with pytest.raises(
+        CausalityError, match=r"SameBarHigh.*changes in all but its open, holdings\[\d\] at that bar went"
+    ):
+        assert_causal(lambda m: SameBarHigh(m, rules), later_part(), bars=bars)
+    # At the close all of the bar is known, and with a participation limit its volume decides what fills.
+    assert_causal(lambda m: SameBarHigh(m, rules | {"fill": "next_close"}), later_part(), bars=bars)
+    limited = rules | {"execution_config": {"participation_limit": 0.5}}
+    assert_causal(lambda m: SameBarHigh(m, limited), later_part(), bars=bars)
+
+
+def test_an_environment_of_ones_own_says_that_it_fills_at_the_open() -> None:
+    class Own(gymnasium.Wrapper[Any, Any, Any, Any]):
+        """Has rules that nobody knows."""
+
+        task = None
+
+        @property
+        def unwrapped(self) -> Any:
+            return self
+
+        bar = property(lambda self: self.env.bar)
+        holdings = property(lambda self: self.env.holdings)
+
+    class Secretive(Own):
+        holdings = None
+
+    def make(market: MarketData) -> Any:
+        return Own(SameBarHigh(market, {"features": [], "portfolio_config": {"trade_limit_percent": 0.5}}))
+
+    assert_causal(make, later_part())
+    with pytest.raises(CausalityError, match="knows a bar before it fills at its open"):
+        assert_causal(make, later_part(), fills_at_open=True)
+    with pytest.raises(ConfigError, match="does not tell its shares; expected an attribute holdings"):
+        assert_causal(lambda m: Secretive(make(m)), later_part(), fills_at_open=True)
+
+
 def test_an_environment_that_decides_with_later_prices_is_found() -> None:
     with pytest.raises(CausalityError, match="PeekingAtFills"):
         assert_causal(lambda m: PeekingAtFills(m, {"features": FEATURES}), later_part())
