@@ -234,6 +234,23 @@ class MarginConfig(ConfigModel):
         """Whether nothing can be borrowed."""
         return self.leverage == 1.0 and not self.allow_short
 
+    def check_leverage(self, highest: float) -> None:
+        """Check the highest leverage that a lane has of its own, given or drawn.
+
+        Raises:
+            ValueError: A cash account, or an initial margin below the maintenance margin.
+        """
+        if highest > 1 and self.cash_account:
+            raise ValueError(
+                "above 1 in a cash account; expected margin_config.leverage above 1 or margin_config.allow_short, "
+                "which make it a margin account"
+            )
+        if self.maintenance_margin * highest > 1:
+            raise ValueError(
+                f"up to {highest:g}, so an initial margin of {1 / highest:g}, is below "
+                f"margin_config.maintenance_margin {self.maintenance_margin:g}"
+            )
+
 
 class CarryConfig(ConfigModel):
     """What holding costs and earns overnight (rule 4). Rates are yearly fractions.
@@ -276,6 +293,8 @@ class RandomizationConfig(ConfigModel):
                 raise ValueError(f"{name} should be [low, high] with {least:g} <= low <= high < {below:g}")
             if name == "initial_cash" and low <= 0:
                 raise ValueError("initial_cash should be above 0")
+            if name == "episode_length" and (low != int(low) or high != int(high)):
+                raise ValueError(f"episode_length should be whole numbers of bars, got [{low:g}, {high:g}]")
         return self
 
     def drawn(self) -> list[tuple[str, float, float]]:
@@ -383,6 +402,11 @@ class EnvConfig(ConfigModel):
                 "carry_config: funding needs a margin account, since it can take cash below zero; expected "
                 "margin_config.allow_short or a margin_config.leverage above 1"
             )
+        if self.randomization.leverage is not None:
+            try:
+                self.margin_config.check_leverage(self.randomization.leverage[1])
+            except ValueError as error:
+                raise ValueError(f"randomization.leverage: {error}") from None
         return self
 
 

@@ -117,7 +117,7 @@ class LaneParameters:
             arrays[name] = _lane_array(name, value, n_lanes, symbols)
         found = cls(config, symbols, schedule, arrays)
         found._check_episodes(n_lanes, drawn.get("episode_length"))
-        found._check_margins(drawn.get("leverage"))
+        found._check_margins()
         found.at(0, np.zeros(1, np.int64), np.zeros(1, np.int64))
         return found
 
@@ -210,8 +210,6 @@ class LaneParameters:
         if "episode_length" in given:
             lengths = given["episode_length"]
         elif drawn is not None:
-            if drawn[0] != int(drawn[0]) or drawn[1] != int(drawn[1]):
-                raise ConfigError(f"randomization.episode_length: got {list(drawn)}, expected whole numbers of bars")
             lengths = np.full(n_lanes, int(drawn[1]))
         starts = given.get("episode_start", np.full(n_lanes, schedule.first))
         for lane in np.flatnonzero((starts < schedule.first) | (starts + lengths > schedule.final_bar))[:1].tolist():
@@ -220,19 +218,11 @@ class LaneParameters:
                 f"start of at least {schedule.first} and an end of at most {schedule.final_bar}"
             )
 
-    def _check_margins(self, drawn: tuple[float, float] | None) -> None:
-        margin = self.config.margin_config
-        highest = drawn[1] if drawn else float(np.max(self.given.get("leverage", np.ones(1))))
-        if highest > 1 and margin.cash_account:
-            raise ConfigError(
-                "leverage of lanes: above 1 in a cash account; expected margin_config.leverage above 1 or "
-                "margin_config.allow_short, which make it a margin account"
-            )
-        if margin.maintenance_margin * highest > 1:
-            raise ConfigError(
-                f"leverage of lanes: up to {highest:g}, so an initial margin of {1 / highest:g}, is below "
-                f"margin_config.maintenance_margin {margin.maintenance_margin:g}"
-            )
+    def _check_margins(self) -> None:
+        try:
+            self.config.margin_config.check_leverage(float(np.max(self.given.get("leverage", np.ones(1)))))
+        except ValueError as error:
+            raise ConfigError(f"lane_parameters.leverage: {error}") from None
 
 
 def _lane_array(name: str, value: Any, n_lanes: int, symbols: tuple[str, ...]) -> npt.NDArray[Any]:
