@@ -48,8 +48,12 @@ def scenario(r: random.Random, *, n_bars: int, n_symbols: int, n_envs: int, step
     given, lanes_on = make_lane_parameters(r, config, market, n_envs)
     actions = make_actions(r, config, market, n_envs, steps)
     on += ("splits and dividends",) if market.dividends is not None else ()
-    covered = (*on, *lanes_on, *(f"market: {name}" for name in faults))
-    return Scenario(market, config, given, actions, r.randrange(2**31), covered)
+    seed = r.randrange(2**31)
+    config, reward_on = make_reward(r, config)
+    more, more_on = make_more_lane_parameters(r, config, market, n_envs)
+    config, actions, joint_on = make_joint(r, config, actions)
+    covered = (*on, *lanes_on, *reward_on, *more_on, *joint_on, *(f"market: {name}" for name in faults))
+    return Scenario(market, config, ((given or {}) | more) or None, actions, seed, covered)
 
 
 def make_market(r: random.Random, n_bars: int, n_symbols: int, faults: list[str]) -> MarketData:
@@ -245,6 +249,44 @@ def make_lane_parameters(
     if r.random() < 0.1 and "leverage" not in drawn and not config.margin_config.cash_account:
         given["leverage"] = np.array([r.uniform(1.0, config.margin_config.leverage) for _ in range(n_envs)])
     return given or None, tuple(f"by lane {name}" for name in given)
+
+
+def make_reward(r: random.Random, config: EnvConfig) -> tuple[EnvConfig, tuple[str, ...]]:
+    """Draw a reward that remembers, and penalties, for some."""
+    kind, kwargs, on = config.reward_config.type, dict[str, float](), list[str]()
+    if r.random() < 0.15:
+        kind, kwargs["eta"] = "differential_sharpe", r.choice([0.01, 0.2, 1.0])
+        on.append("reward differential_sharpe")
+    for name in ("turnover_penalty", "drawdown_penalty"):
+        if r.random() < 0.2:
+            kwargs[name] = r.choice([0.01, 0.3, 5.0])
+            on.append(name.replace("_", " "))
+    reward = {"type": kind, "kwargs": kwargs, "reward_scaling": r.choice([1.0, 1.0, 1e4])}
+    return config.updated(reward_config=reward), tuple(on)
+
+
+def make_more_lane_parameters(
+    r: random.Random, config: EnvConfig, market: MarketData, n_envs: int
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Draw borrow rates and episodes by lane."""
+    given: dict[str, Any] = {}
+    if r.random() < 0.1 and config.margin_config.allow_short:
+        given["borrow_rate"] = np.array([[r.uniform(0, 0.5) for _ in market.symbols] for _ in range(n_envs)])
+    if r.random() < 0.1 and config.randomization.episode_length is None:
+        lengths = [r.randrange(1, max(2, market.n_bars // 2)) for _ in range(n_envs)]
+        given["episode_length"] = np.array(lengths)
+        given["episode_start"] = np.array([r.randrange(1, market.n_bars - length) for length in lengths])
+    return given, tuple(f"by lane {name}" for name in given)
+
+
+def make_joint(
+    r: random.Random, config: EnvConfig, actions: np.ndarray
+) -> tuple[EnvConfig, np.ndarray, tuple[str, ...]]:
+    """Pack the choices of all symbols into one number, for some."""
+    if config.action_config.mode != "discrete" or r.random() < 0.7:
+        return config, actions, ()
+    joint = (actions * 3 ** np.arange(actions.shape[-1])).sum(axis=-1)
+    return config.updated(action_config={"mode": "discrete", "joint": True}), joint, ("joint",)
 
 
 def make_actions(r: random.Random, config: EnvConfig, market: MarketData, n_envs: int, steps: int) -> np.ndarray:

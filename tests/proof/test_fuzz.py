@@ -173,6 +173,16 @@ def test_scenarios_cover_every_rule() -> None:
     for seed in range(400):
         r = random.Random(seed)
         seen |= set(scenario(r, n_bars=12, n_symbols=2, n_envs=1, steps=1).covered)
-    for name in (*(f"market: {fault}" for fault in FAULTS), "short", "lots", "funding column", "drawn leverage"):
+    some = (
+        "short",
+        "lots",
+        "funding column",
+        "drawn leverage",
+        "joint",
+        "by lane borrow_rate",
+        "by lane episode_start",
+    )
+    rewards = ("reward differential_sharpe", "turnover penalty", "drawdown penalty")
+    for name in (*(f"market: {fault}" for fault in FAULTS), *some, *rewards):
         assert name in seen
-    assert len(seen) >= 48, sorted(seen)
+    assert len(seen) >= 55, sorted(seen)
