@@ -64,7 +64,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("sortino", "Sortino ratio", "ratio", "Risk", "at least two returns and one below the risk-free rate"),
     Metric("calmar", "Calmar ratio", "ratio", "Risk", "a drawdown"),
     Metric("max_drawdown", "Largest drawdown", "percent", "Risk"),
-    Metric("max_drawdown_bars", "Its length, peak to recovery", "bars", "Risk", "a drawdown"),
+    Metric("max_drawdown_bars", "Its length, to recovery or the end", "bars", "Risk", "a drawdown"),
     Metric("longest_drawdown_bars", "Longest drawdown", "bars", "Risk", "a drawdown"),
     Metric("exposure", "Average part invested", "percent", "Trading"),
     Metric("time_in_market", "Bars with a position", "percent", "Trading"),

@@ -100,7 +100,7 @@ def _sections(results: BacktestResults, beside: Beside, charts: list[str], symbo
 
 
 def _head(results: BacktestResults) -> str:
-    """Return the first lines of the page: won or lost, by how much, and why not to believe it."""
+    """Return the first lines of the page: why not to believe it, where that is grave; won or lost, and by how much."""
     verdicts, metrics = results.headlines, results.metrics
     first = "<h1>The agent was compared with nothing.</h1>"
     if verdicts:
@@ -116,7 +116,7 @@ def _head(results: BacktestResults) -> str:
     alarm = f'<div class=alarm role=note aria-label="Severe red flags">{"".join(severe)}</div>' if severe else ""
     facts = [account_sentence(metrics), cost_sentence(metrics), carry_sentence(metrics)]
     lines = "".join(f"<p>{sentence(fact)}</p>" for fact in facts if fact)
-    return "\n".join([first, alarm, *rest, f"<div class=facts>{lines}</div>", _warnings(results), _tiles(results)])
+    return "\n".join([alarm, first, *rest, f"<div class=facts>{lines}</div>", _warnings(results), _tiles(results)])
 
 
 def _flag(flag: Flag | Note) -> str:

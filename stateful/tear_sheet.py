@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from stateful.evaluation.estimates import not_enough
+from stateful.evaluation.uncertainty import MINIMUM_BARS
 from stateful.figures import accounts
 from stateful.metrics import bar_returns
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from stateful.backtest import BacktestResults
 
 FILE = "quantstats.html"
-MINIMUM_BARS = 60
-"""Fewest returns: below, QuantStats' own charts by month fail or are empty."""
 _SECONDS = 120.0
 _INPUT = ".quantstats.json"
 

@@ -82,21 +82,28 @@ def advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
     progress.update(task, completed=done, total=total)
 
 
-def print_results(results: BacktestResults, bars: str = "Held-out bars") -> None:
-    """Print what a backtest found: figures, what they come to in words, and why not to believe them."""
+def print_results(results: BacktestResults, bars: str | None = None) -> None:
+    """Print what a backtest found: figures, what they come to in words, and why not to believe them.
+
+    Args:
+        results: What it found.
+        bars: Which bars these are; None takes them for held out unless a flag says that they are not.
+    """
     from stateful.verdict import sharpe_sentence
 
-    metrics = results.metrics
+    metrics, flags = results.metrics, results.flags
+    if bars is None:
+        bars = "Not held out:" if any(flag.name == "seen_in_training" for flag in flags) else "Held-out bars"
     console.print(_results_table(results, f"{bars} {metrics['first_date']} to {metrics['last_date']}, after costs"))
+    for flag in flags:
+        if flag.severity == "severe":
+            console.print(f"[bold red]{escape(flag.text)}[/]")
     for verdict in results.headlines:
         console.print(escape(str(verdict)))
     proof = sharpe_sentence(metrics)
     if proof is not None:
         console.print(escape(proof))
-    for flag in results.flags:
-        if flag.severity == "severe":
-            console.print(f"[bold red]{escape(flag.text)}[/]")
-    warnings = [flag.text.partition(":")[0] for flag in results.flags if flag.severity == "warning"]
+    warnings = [flag.text.partition(":")[0] for flag in flags if flag.severity == "warning"]
     if warnings:
         console.print(f"[yellow]Red flags, explained in the report: {escape('; '.join(warnings))}.[/]")
 
