@@ -303,6 +303,8 @@ def test_verify_prints_a_certificate(shell: Shell, tmp_path: Path) -> None:
     assert shell.run("verify", "--config", config, "--steps", 2000, "--lanes", 8) == 0
     assert "2,000" in shell.out
     assert "Largest difference, equity" in shell.out
+    assert "8 lanes, 250 steps each" in shell.out and "seed 0" in shell.out
+    assert "within 2e-06" in shell.out
     assert "evaluation tier" in shell.refuse(
         "verify", "-c", write(tmp_path / "bad.json", {"env": {"reward_config": {"type": "sharpe_ratio"}}})
     )

@@ -22,6 +22,7 @@ def verify(
     run_config = read_config(required(config, "verify"))
     with console.status("Loading libraries, and compiling the kernel if this is its first run (about 20 s) ..."):
         from stateful.command import verify_config
+        from stateful.verify import OBSERVATION_TOLERANCE, TOLERANCE
     bars = -(-steps // lanes)
     with bars_progress() as progress:
         task = progress.add_task("Verify", total=bars * lanes)
@@ -30,10 +31,13 @@ def verify(
         )
     table = Table(title="Certificate: batch tier against evaluation tier", show_header=False)
     table.add_row("Configuration", escape(str(config)))
+    source = escape(str(run_config.data.source))
+    table.add_row("Compared", f"{lanes:,} lanes, {bars:,} steps each, training bars of {source}, seed {seed}")
     table.add_row("Lane-steps compared", f"{certificate.lane_steps:,}")
     table.add_row("Episodes ended", f"{certificate.episodes:,} ({certificate.terminated:,} in bankruptcy)")
     table.add_row("Fills", f"{certificate.fills:,}")
     for name, worst in certificate.worst.items():
-        table.add_row(f"Largest difference, {name}", f"{worst:.1e} (allowed 1e-09)")
-    table.add_row("Done flags, observations", "equal")
+        table.add_row(f"Largest difference, {name}", f"{worst:.1e} (allowed {TOLERANCE:.0e})")
+    table.add_row("Done flags", "equal")
+    table.add_row("Observations, float32", f"within {OBSERVATION_TOLERANCE:.0e}")
     console.print(table)
