@@ -154,6 +154,17 @@ def _hostile_action(rng: np.random.Generator, mode: str) -> Any:
     return (rng.normal(0, 1, 4) * 10.0 ** rng.integers(-3, 4)).astype(np.float32)
 
 
+def check_bar_range(env: StatefulTradingEnv, fills: pd.DataFrame) -> None:
+    """Check that nothing fills outside its bar's range, but for slippage; a stop is reached to 1e-9 (5.2)."""
+    low, high = env.market.low, env.market.high
+    assert low is not None and high is not None
+    at = fills["fill_bar"].to_numpy(), [env.market.symbols.index(symbol) for symbol in fills["symbol"]]
+    assert (fills["fill_price"] >= low[at] * (1 - 1e-9)).all()
+    assert (fills["fill_price"] <= high[at] * (1 + 1e-9)).all()
+    none = fills["slippage"] == 0
+    np.testing.assert_allclose(fills["price"][none], fills["fill_price"][none], rtol=1e-12)
+
+
 def check_tables(env: StatefulTradingEnv) -> None:
     """Check that history, fills, trades and totals tell one story."""
     history, fills, trades, totals = env.history, env.fills, env.trades, env.statistics()
@@ -167,6 +178,7 @@ def check_tables(env: StatefulTradingEnv) -> None:
     assert math.isclose(trades["pnl"].sum() + carried, env.equity - 1000, rel_tol=0, abs_tol=slack)
     executed = fills["kind"] != "delisting"
     assert executed.sum() == totals["n_fills"]
+    check_bar_range(env, fills[executed])
     assert math.isclose(fills["fee"].sum(), totals["fees"], rel_tol=1e-9, abs_tol=slack)
     closed = trades[trades["status"] == "closed"]
     assert len(closed) == totals["n_closed_trades"]
