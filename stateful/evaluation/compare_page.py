@@ -171,7 +171,7 @@ def _tiles(results: Comparison) -> str:
         ("Ahead", best.name, "by growth a year"),
         ("Its growth a year", _shown(cagr.estimate, "percent"), between(cagr, "percent") or "no interval"),
         ("Its Sharpe ratio", formatted(sharpe.estimate, "ratio"), between(sharpe, "ratio") or "no interval"),
-        ("It comes first", _share(best.first), "of the resampled histories"),
+        ("It comes first", _share(best.first), best.first.reason or "of the resampled histories"),
         ("Luck of the seed", _points(results.seed_spread), "points, standard deviation"),
         ("Luck of the market", _points(results.market_spread), "points, standard deviation"),
     ])  # fmt: skip

@@ -96,7 +96,8 @@ class Group:
         runs: Its runs.
         figures: Median of the seeds and its interval, by the names of `FIGURES`.
         across: The same figures over the seeds, in the history that happened.
-        first: Part of the resampled histories in which its yearly growth is the highest of all configurations.
+        first: Part of the resampled histories in which its yearly growth is the highest of all configurations; None
+            where there is no other.
         beats_hold: Part of the resampled histories in which it ends with more than buy and hold.
     """
 
@@ -244,8 +245,9 @@ class Comparison:
     def groups(self) -> tuple[Group, ...]:
         """The configurations, the one with the highest yearly growth first."""
         able = {name: account.values["cagr"][1:] for name, account in self._typical.items() if not account.obstacle}
-        shares = first_places(np.column_stack(list(able.values()))).tolist() if able else []
-        first = dict(zip(able, shares, strict=True))
+        first: dict[str, float] = {}
+        if len(able) > 1:  # alone, a configuration would come first always, which says nothing
+            first = dict(zip(able, first_places(np.column_stack(list(able.values()))).tolist(), strict=True))
         found = [self._group(name, runs, first.get(name)) for name, runs in self._members.items()]
         return tuple(sorted(found, key=lambda group: -group.growth))
 
@@ -262,7 +264,9 @@ class Comparison:
             figures = {figure: Interval(value, None, None, typical.obstacle) for figure, value in known.items()}
         beats = None if hold is None else typical.less(hold).probability_better
         reason = self.hold_reason or typical.obstacle
-        return Group(name, tuple(runs), figures, across, Figure(first, typical.obstacle), Figure(beats, reason))
+        alone = None if first is not None else "no other has an interval"
+        place = Figure(first, typical.obstacle or alone)
+        return Group(name, tuple(runs), figures, across, place, Figure(beats, reason))
 
     @cached_property
     def gaps(self) -> tuple[Gap, ...]:

@@ -164,9 +164,10 @@ def _luck(results: Comparison) -> str:
     if market.value is None:
         return f"{between_seeds}."
     part = seeds.value**2 / (seeds.value**2 + market.value**2) if seeds.value + market.value else 0.0
+    share = "less than 1%" if 0 < part < 0.01 else percent(part, digits=0)
     return (
         f"{between_seeds}, that of the market by {100 * market.value:.1f} points (between resampled histories): "
-        f"{percent(part, digits=0)} of the variance is the seed's."
+        f"{share} of the variance is the seed's."
     )
 
 
