@@ -61,7 +61,7 @@ def backtest_of(bars: MarketData, rules: dict[str, Any], agent: Any = None, **ch
 
 @pytest.fixture(scope="module")
 def plain() -> StressResults:
-    return stress_test(backtest_of(market(3, 200), RULES), lanes=147 * 6, horizon=40)
+    return stress_test(backtest_of(market(3, 200), RULES), lanes=147 * 6, horizon=60)
 
 
 # --- the pass -----------------------------------------------------------------------------------------------
@@ -86,11 +86,11 @@ def test_the_lane_of_all_bars_is_the_backtest() -> None:
 @pytest.mark.parametrize("rules", [RULES, TANGLED, {**RULES, "fill": "next_close"}], ids=["plain", "tangled", "close"])
 def test_any_lane_is_what_the_evaluation_tier_makes_of_it(rules: dict[str, Any]) -> None:
     bars = ragged_market(2, 160)
-    found = stress_test(backtest_of(bars, rules), lanes=147 * 9, horizon=50)
+    found = stress_test(backtest_of(bars, rules), lanes=147 * 9, horizon=60)
     config = EnvConfig.model_validate(rules)
     recording = config.updated(
         portfolio_config={**config.portfolio_config.model_dump(), "maintain_history": True},
-        episode_config={"length": 50},
+        episode_config={"length": 60},
     )
     fee = rules["cost_config"]["fee_rate"]
     rates = np.array([fee["A"], *[fee["*"]] * 3] if isinstance(fee, dict) else [fee] * 4)
@@ -119,7 +119,7 @@ def test_any_lane_is_what_the_evaluation_tier_makes_of_it(rules: dict[str, Any])
             *_, done, ended, _ = env.step_orders(hold.orders(env))
             over = done or ended
         growth = env.equity / row["initial_cash"]
-        assert row["buy_and_hold"] == pytest.approx(growth ** (bars.periods_per_year / 50) - 1, rel=1e-9)
+        assert row["buy_and_hold"] == pytest.approx(growth ** (bars.periods_per_year / 60) - 1, rel=1e-9)
         assert row["start"] == pd.Timestamp(bars.timestamps[int(row["start_bar"])])
         counts.add(int(bars.has_bar[int(row["start_bar"])].sum()))
     assert len(counts) > 1  # lanes whose buy and hold buys different numbers of symbols
@@ -129,10 +129,10 @@ def test_the_agent_decides_for_all_lanes_at_once(plain: StressResults) -> None:
     agent = Rule()
     told: list[tuple[int, int]] = []
     found = stress_test(
-        backtest_of(market(3, 200), RULES, agent), lanes=900, horizon=40, progress=lambda *done: told.append(done)
+        backtest_of(market(3, 200), RULES, agent), lanes=900, horizon=60, progress=lambda *done: told.append(done)
     )
-    assert agent.shapes == [(147 * 6, 9)] * 40
-    assert told[-1] == (147 * 6 * 40, 147 * 6 * 40) == (found.lane_steps, found.lane_steps)
+    assert agent.shapes == [(147 * 6, 9)] * 60
+    assert told[-1] == (147 * 6 * 60, 147 * 6 * 60) == (found.lane_steps, found.lane_steps)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     pd.testing.assert_frame_equal(found.lanes, plain.lanes)  # nothing is drawn
 
@@ -145,7 +145,7 @@ def test_lanes_are_every_combination(plain: StressResults) -> None:
     ]  # fmt: skip
     assert sorted(lanes["initial_cash"].unique()) == [1e4, 1e5, 1e6]
     starts = sorted(lanes["start_bar"].unique())
-    assert (starts[0], starts[-1]) == (5, 199 - 40)  # momentum_5 has a value from bar 5 on
+    assert (starts[0], starts[-1]) == (5, 199 - 60)  # momentum_5 has a value from bar 5 on
     assert np.ptp(np.diff(starts)) <= 1
     assert np.allclose(lanes["fee_rate"], 0.001 * lanes["fee_multiple"])
     assert not plain.depends_on_cash
@@ -162,14 +162,14 @@ def test_a_policy_network_of_indexed_observations() -> None:
     agents = [Agent({"algorithm": "ppo"}, TradingVecEnv(train, config, n_envs=2), seed=0) for config in (rules, flat)]
     for agent, config in zip(agents, (rules, flat), strict=True):
         env = StatefulTradingEnv(test, config, scaler=scaler)
-        found = stress_test(BackTesting(agent, env, {"vectorbt": False}), lanes=147 * 2, horizon=30)
+        found = stress_test(BackTesting(agent, env, {"vectorbt": False}), lanes=147 * 2, horizon=60)
         alone = StatefulTradingEnv(
-            test, config.updated(episode_config={"length": 30}), scaler=scaler,
+            test, config.updated(episode_config={"length": 60}), scaler=scaler,
             lane_parameters={"episode_start": int(found.lanes["start_bar"].max())},
         )  # fmt: skip
         observation, _ = alone.reset()
         with agent.acting_in(alone):
-            for _ in range(30):
+            for _ in range(60):
                 observation, *_ = alone.step(agent.predict(observation)[0])
         # The network's float32 sums depend on the size of the batch.
         assert found.base["total_return"].iloc[-1] == pytest.approx(alone.equity / 1e5 - 1, abs=1e-6)
@@ -180,16 +180,16 @@ def test_a_policy_that_explores_is_repeatable() -> None:
     agent = Agent({"algorithm": "ppo"}, TradingVecEnv(train, RULES, n_envs=2), seed=0)
     env = StatefulTradingEnv(test, EnvConfig.model_validate(RULES), seed=5)
     loud = BackTesting(agent, env, {"deterministic": False, "vectorbt": False})
-    first, second = (stress_test(loud, lanes=147, horizon=20).lanes for _ in range(2))
+    first, second = (stress_test(loud, lanes=147, horizon=60).lanes for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
-    quiet = stress_test(BackTesting(agent, env, {"vectorbt": False}), lanes=147, horizon=20).lanes
+    quiet = stress_test(BackTesting(agent, env, {"vectorbt": False}), lanes=147, horizon=60).lanes
     assert not np.allclose(quiet["cagr"], first["cagr"])
 
 
 def test_a_bankrupt_lane_keeps_its_own_end() -> None:
     """Twice the equity in a symbol that falls to a fifth within ten bars; what the lane plays next does not count."""
-    dates = pd.bdate_range("2024-01-01", periods=60)
-    closes = pd.DataFrame({"A": np.r_[np.full(15, 100.0), np.linspace(95, 20, 10), np.full(35, 20.0)]}, index=dates)
+    dates = pd.bdate_range("2024-01-01", periods=100)
+    closes = pd.DataFrame({"A": np.r_[np.full(15, 100.0), np.linspace(95, 20, 10), np.full(75, 20.0)]}, index=dates)
     rules = {
         "fill": "close",
         "cost_config": {"fee_rate": 0.0, "slippage_rate": 0.0},
@@ -201,18 +201,18 @@ def test_a_bankrupt_lane_keeps_its_own_end() -> None:
         def predict(self, observation: Any, *, deterministic: bool = True) -> tuple[Any, None]:
             return np.ones((*np.shape(observation)[:-1], 1), np.float32), None
 
-    found = stress_test(backtest_of(MarketData.from_frame(closes), rules, Twice()), lanes=147 * 3, horizon=24)
+    found = stress_test(backtest_of(MarketData.from_frame(closes), rules, Twice()), lanes=147 * 3, horizon=64)
     assert set(found.lanes["start_bar"]) == {0, 18, 35}
     by_start = found.base.set_index("start_bar")
     assert by_start.loc[0, "total_return"] < -0.9
     assert by_start.loc[35, "total_return"] == 0.0
-    assert by_start.loc[35, "bars"] == 24
+    assert by_start.loc[35, "bars"] == 64
     ruined = stress_test(
         backtest_of(
             MarketData.from_frame(closes), {**rules, "portfolio_config": {"bankruptcy_fraction": 0.5}}, Twice()
         ),
         lanes=147 * 3,
-        horizon=24,
+        horizon=64,
     )
     lane = ruined.base.set_index("start_bar").loc[0]
     # Twice the equity is held from each close to the next, so twice the fall of each bar is lost.
@@ -224,7 +224,7 @@ def test_a_bankrupt_lane_keeps_its_own_end() -> None:
             break
     assert lane["total_return"] == pytest.approx(equity - 1, rel=1e-9)
     assert lane["bars"] == bars
-    assert lane["cagr"] == pytest.approx(equity ** (ruined.setting.periods_per_year / 24) - 1, rel=1e-9)
+    assert lane["cagr"] == pytest.approx(equity ** (ruined.setting.periods_per_year / 64) - 1, rel=1e-9)
     assert any("ended early" in note.text and note.warning for note in notes(ruined))
 
 
@@ -235,19 +235,23 @@ def test_the_tiers_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(stress, "StatefulTradingEnv", dearer)
     with pytest.raises(VerificationError, match=r"disagree on lane \d+ at bar \d+ .*equity of the batch"):
-        stress_test(backtest_of(market(3), RULES), lanes=147, horizon=20)
+        stress_test(backtest_of(market(3), RULES), lanes=147, horizon=60)
 
 
 def test_refusals() -> None:
     backtest = backtest_of(market(3), RULES)
     with pytest.raises(ConfigError, match="lanes: got 146, expected at least 147: 7 fees, 7 slippages and 3 sizes"):
         stress_test(backtest, lanes=146)
-    with pytest.raises(ConfigError, match="horizon: got 0"):
-        stress_test(backtest, horizon=0)
+    for horizon in (0, 59):
+        with pytest.raises(ConfigError, match=rf"horizon: not enough data \(needs 60 bars, has {horizon}\)"):
+            stress_test(backtest, horizon=horizon)
+    with pytest.raises(MarketDataError, match=r"held-out bars .*: not enough data \(needs 60 bars, has 54\)"):
+        stress_test(backtest_of(market(3, 60), RULES))
     message = "horizon: 115 bars need 121 held-out bars .* there are 120; expected a horizon of at most 114"
     with pytest.raises(MarketDataError, match=message):
         stress_test(backtest, horizon=115)
-    assert stress_test(backtest, lanes=147).setting.horizon == 57  # half of what there is
+    assert stress_test(backtest, lanes=147).setting.horizon == 60  # half of what there is would be 57
+    assert stress_test(backtest_of(market(3, 200), RULES), lanes=147).setting.horizon == 97
 
 
 @pytest.mark.parametrize(
@@ -260,7 +264,7 @@ def test_refusals() -> None:
 )
 def test_costs_that_the_configuration_does_not_have(fee: Any, slippage: Any, base: Any, path: Any) -> None:
     rules = {**RULES, "cost_config": {"fee_rate": fee, "slippage_rate": slippage}}
-    found = stress_test(backtest_of(market(3), rules), lanes=147, horizon=20)
+    found = stress_test(backtest_of(market(3), rules), lanes=147, horizon=60)
     setting = found.setting
     assert (setting.fee.base, setting.slippage.base) == base
     assert path.items() <= found.path().items()
@@ -454,7 +458,7 @@ def test_the_page_and_the_way_back(plain: StressResults, tmp_path: Path) -> None
 
 
 def test_an_agent_that_never_trades() -> None:
-    found = stress_test(backtest_of(market(3), RULES, Rule(0.0)), lanes=147, horizon=20)
+    found = stress_test(backtest_of(market(3), RULES, Rule(0.0)), lanes=147, horizon=60)
     assert found.lanes["sharpe"].isna().all()
     page = build_page(found, title="idle")
     assert "n/a" in page
@@ -484,7 +488,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame(4, 400).to_csv(folder / "mine.csv", index=False)
     config = {
         "data": {"source": str(folder / "mine.csv"), "train_end": "2021-01-01"},
-        "env": {**RULES, "episode_config": {"length": 30, "random_start": True}},
+        "env": {**RULES, "episode_config": {"length": 60, "random_start": True}},
         "agent": {
             "n_envs": 8,
             "total_timesteps": 128,

@@ -24,7 +24,9 @@ from batchenv.market import MarketData
 from batchenv.parameters import per_symbol
 from stateful.backtest import BackTesting
 from stateful.env import StatefulTradingEnv
+from stateful.evaluation.estimates import not_enough
 from stateful.evaluation.stress_results import Scale, StressResults, StressSetting
+from stateful.evaluation.uncertainty import MINIMUM_BARS
 from stateful.metrics import iso_date
 from stateful.ratios import NOISE
 from stateful.verify import TOLERANCE, VerificationError
@@ -50,7 +52,8 @@ def stress_test(
     Args:
         testing: Agent, bars, rules and scaling; ``testing.agent.predict`` must take a batch of observations.
         lanes: Most lanes to play; it decides the number of start dates, which are spread evenly.
-        horizon: Bars that every lane plays; None takes a year, or half of the bars where there are fewer than two.
+        horizon: Bars that every lane plays, at least `MINIMUM_BARS`, since every figure is one of a year; None takes a
+            year, or half of the bars where there are fewer than two.
         progress: Called as ``progress(done, total)`` with the agent's lane-steps after each bar.
 
     Returns:
@@ -121,10 +124,14 @@ def stress_test(
 def _horizon(horizon: int | None, first: int, market: MarketData) -> int:
     """Return the bars that every lane plays."""
     most = market.n_bars - 1 - first
+    if most < MINIMUM_BARS:
+        raise MarketDataError(
+            f"the held-out bars from the end of the features' warm-up: {not_enough(MINIMUM_BARS, most)}"
+        )
     if horizon is None:
-        return min(round(market.periods_per_year), max(most // 2, 1))
-    if horizon < 1:
-        raise ConfigError(f"horizon: got {horizon}, expected at least 1 bar")
+        return max(min(round(market.periods_per_year), most // 2), MINIMUM_BARS)
+    if horizon < MINIMUM_BARS:
+        raise ConfigError(f"horizon: {not_enough(MINIMUM_BARS, horizon)}: figures of a year made of less mean nothing")
     if horizon > most:
         raise MarketDataError(
             f"horizon: {horizon:,} bars need {first + horizon + 1:,} held-out bars ({first:,} for the features to warm "
