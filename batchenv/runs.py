@@ -81,9 +81,10 @@ class RunFolder:
             if not isinstance(info, dict) or info.get("format") != FORMAT:
                 found = info.get("format") if isinstance(info, dict) else None
                 raise RunError(f"{path / 'run.json'}: format {found!r}, expected {FORMAT}; another version wrote it")
+            _check_facts(info)
             config = RunConfig.from_json(path / "config.json")
             scaler = FeatureScaler.from_dict(read_json(path / "scaler.json"))
-        except (ConfigError, FeatureError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, ConfigError, FeatureError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path}: damaged run folder: {error}") from None
         return cls(path, config, scaler, info)
 
@@ -133,6 +134,22 @@ class RunFolder:
         """Record how training ended."""
         self.info.update({"status": status, "finished": _now(), **facts})
         write_json(self.path / "run.json", self.info)
+
+
+def _check_facts(info: dict[str, Any]) -> None:
+    """Check that ``run.json`` says what everybody takes from it.
+
+    Raises:
+        ConfigError: Something is missing.
+    """
+    for name in ("symbols", "versions", "data"):
+        if name not in info:
+            raise ConfigError(f"run.json: {name} is missing")
+    for part in ("train", "test"):
+        facts = info["data"].get(part, {})
+        missing = [name for name in ("first", "last", "bars", "fingerprint") if name not in facts]
+        if missing:
+            raise ConfigError(f"run.json: data.{part}: {', '.join(missing)} missing")
 
 
 def write_json(path: Path, content: Any) -> None:

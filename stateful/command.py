@@ -87,17 +87,16 @@ def prepare_run(path: Path, which: str = "best") -> BacktestPlan:
         "Model": model.name,
         "Algorithm": run.config.agent.algorithm.upper(),
         "Seed": run.config.seed,
-        "Trained for": f"{run.info['timesteps']:,} steps in {run.info.get('seconds', float('nan')):,.1f} s",
+        "Trained for": _trained_for(run.info),
         "Trained on": _span(run.info, "train"),
         "Chosen on": _span(run.info, "validation"),
         "Tested on": _span(run.info, "test"),
         "Versions": ", ".join(f"{name} {number}" for name, number in run.info["versions"].items()),
     }
-    curve = pd.read_csv(run.evaluations).drop(columns="best") if run.evaluations.is_file() else None
     title = f"{run.config.agent.algorithm.upper()} on {run.config.data.source}"
     trials = count_trials(run, model.name)
     testing = _testing(agent, test, run.config, run.scaler, trained_on=_trained_on(run.info), trials=trials)
-    return BacktestPlan(testing, free_name(path / "backtest"), title, facts, curve, (run, model.name))
+    return BacktestPlan(testing, free_name(path / "backtest"), title, facts, _learning_curve(run), (run, model.name))
 
 
 def prepare_config(path: Path) -> BacktestPlan:
@@ -174,6 +173,26 @@ def _info_beside(model: Path) -> dict[str, Any] | None:
         if (folder / "run.json").is_file():
             return RunFolder.open(folder).info
     return None
+
+
+def _learning_curve(run: RunFolder) -> pd.DataFrame | None:
+    """Return the evaluations during training; None where there were none.
+
+    Raises:
+        RunError: Their file is damaged.
+    """
+    if not run.evaluations.is_file():
+        return None
+    try:
+        return pd.read_csv(run.evaluations).set_index("timesteps").drop(columns="best").astype(float).reset_index()
+    except (KeyError, ValueError) as error:
+        raise RunError(f"{run.evaluations}: damaged: {error}; remove the file to do without learning curves") from None
+
+
+def _trained_for(info: dict[str, Any]) -> str:
+    """Say how long an agent was trained, and how that ended where it did not finish."""
+    steps = f"{info['timesteps']:,} steps" if "timesteps" in info else "a number of steps that is not known"
+    return f"{steps} in {info['seconds']:,.1f} s" if "seconds" in info else f"{steps}; status {info.get('status')!r}"
 
 
 def _trained_on(info: dict[str, Any]) -> tuple[str, str]:

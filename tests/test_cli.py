@@ -13,6 +13,7 @@ import pytest
 
 from batchenv.cli import main
 from batchenv.runs import RunFolder
+from stateful.command import prepare_run
 from tests.markets import frame, ragged_frame
 
 SMALL: dict[str, Any] = {
@@ -248,6 +249,31 @@ def test_a_damaged_run_folder_is_named(shell: Shell, tmp_path: Path, trained: Pa
     config["env"]["features"] = ["momentum_20"]
     (tmp_path / "f" / "config.json").write_text(json.dumps(config))
     assert "scaler" in shell.refuse("backtest", "-r", "f")
+    info = json.loads((copy("g") / "run.json").read_text())
+    del info["data"]["test"]["fingerprint"]
+    (tmp_path / "g" / "run.json").write_text(json.dumps(info))
+    for command in (("backtest",), ("stress",), ("replay", "--lane", 0)):
+        assert "g: damaged run folder: run.json: data.test: fingerprint missing" in shell.refuse(*command, "-r", "g")
+    (copy("h") / "looks.jsonl").write_text("half a li")
+    assert "h/looks.jsonl: damaged record of backtests" in shell.refuse("backtest", "-r", "h")
+    copy("i")
+    for content in ("", "timesteps,sharpe\n", "timesteps,sharpe,best\n10,a word,True\n"):
+        (tmp_path / "i" / "evaluations.csv").write_text(content)
+        assert "i/evaluations.csv: damaged: " in shell.refuse("backtest", "-r", "i")
+
+
+def test_the_best_model_of_a_run_that_was_cut_off_can_be_tested(tmp_path: Path, trained: Path) -> None:
+    """Training that is killed has no time to write down how long it went."""
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    info = json.loads((run / "run.json").read_text())
+    steps, seconds = info.pop("timesteps"), info.pop("seconds")
+    for known, told in (
+        ({}, "a number of steps that is not known; status 'training'"),
+        ({"timesteps": steps}, f"{steps:,} steps; status 'training'"),
+        ({"timesteps": steps, "seconds": seconds}, f"{steps:,} steps in {seconds:,.1f} s"),
+    ):
+        (run / "run.json").write_text(json.dumps({**info, "status": "training", **known}))
+        assert prepare_run(run).facts["Trained for"] == told
 
 
 def test_a_model_that_does_not_fit_is_named(shell: Shell, tmp_path: Path, trained: Path) -> None:

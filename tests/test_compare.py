@@ -26,6 +26,7 @@ from stateful.evaluation.compare_results import Comparison
 from stateful.evaluation.compare_settings import NOT_SET, flatten, group_names
 from stateful.evaluation.compare_words import notes, words_of
 from stateful.evaluation.differences import draw_seeds, first_places, simultaneous_differences, typical_seed
+from stateful.evaluation.estimates import Figure
 from stateful.evaluation.overfitting import probability_of_overfitting
 from stateful.evaluation.trials import looks, record_look
 from stateful.evaluation.uncertainty import measure_uncertainty, resample_accounts
@@ -118,18 +119,17 @@ def run_folder(
     """Write a run folder, and the account that its backtest found: random returns of the seed, and a growth per bar."""
     config = RunConfig.model_validate(settings_of(source, **changes)).resolved()
     test = split_market(load_market(config.data), config.data).test
+    part = {
+        "first": str(test.timestamps[0]),
+        "last": str(test.timestamps[-1]),
+        "bars": test.n_bars,
+        "fingerprint": test.fingerprint,
+    }
     info = {
         "seed": config.seed,
         "symbols": list(test.symbols),
         "timesteps": 1000,
-        "data": {
-            "test": {
-                "first": str(test.timestamps[0]),
-                "last": str(test.timestamps[-1]),
-                "bars": test.n_bars,
-                "fingerprint": test.fingerprint,
-            }
-        },
+        "data": {"train": part, "test": part},
     }
     run = RunFolder.create(path, config, FeatureScaler((), (), ()), info)
     run.finish(status)
@@ -187,6 +187,14 @@ def test_runs_are_grouped_and_shown_by_their_median(four: Comparison) -> None:
     ahead = four.gaps[0].cagr
     assert ahead.estimate == pytest.approx(four.groups[0].growth - four.groups[1].growth)
     assert ahead.low < ahead.estimate < ahead.high
+
+
+def test_one_configuration_alone_has_no_place_among_others(tmp_path: Path, bars: Path) -> None:
+    for seed, growth in enumerate((1e-3, 1.0001e-3)):
+        run_folder(tmp_path / "runs" / f"a-{seed}", bars, growth, seed=seed)
+    found = compare_runs([tmp_path / "runs"])
+    assert [group.first for group in found.groups] == [Figure(None, "no other has an interval")]
+    assert "less than 1% of the variance is the seed's" in words_of(found).luck
 
 
 def test_spreads_by_hand(four: Comparison) -> None:

@@ -310,8 +310,9 @@ def test_a_model_of_a_run_brings_the_run_s_training_period(tmp_path: Path, monke
         return {"first": first, "last": last, "bars": 100, "fingerprint": "0"}
 
     data = {"train": part("2000-03-01", "2009-12-31"), "validation": part("2010-01-04", "2010-12-31")}
+    data["test"] = part("2011-01-03", "2011-12-30")
     config = RunConfig.model_validate({"data": {"source": "bundled", "train_end": "2011-01-01"}})
-    run = RunFolder.create(tmp_path / "run", config, FeatureScaler.identity(()), {"data": data})
+    run = RunFolder.create(tmp_path / "run", config, FeatureScaler.identity(()), {"symbols": [], "data": data})
     monkeypatch.setattr(command.Agent, "load", lambda *_: ConstantAgent([0.1] * 5))
 
     def flags_of(model: Path, train_end: str) -> set[str]:

@@ -27,7 +27,7 @@ BEST, FINAL = "best_model.zip", "model.zip"
 def run_folder(path, seed=0, first="2020-01-01", last="2020-12-31", symbols=("A", "B"), **settings):
     config = RunConfig.model_validate({"data": {"train_end": "2020-01-01"}, "seed": seed, "agent": settings})
     test = {"first": first, "last": last, "bars": 250, "fingerprint": "0"}
-    info = {"seed": seed, "symbols": list(symbols), "data": {"test": test}}
+    info = {"seed": seed, "symbols": list(symbols), "data": {"train": test, "test": test}}
     return RunFolder.create(path, config, FeatureScaler((), (), ()), info)
 
 

@@ -92,20 +92,24 @@ def looks(run: RunFolder) -> tuple[Look, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
         return tuple(Look(**json.loads(line)) for line in lines)
     except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path}: damaged record of backtests: {error}") from None
+        raise RunError(f"{path}: damaged record of backtests: {error}; mend or remove the line that is none") from None
 
 
 def count_trials(run: RunFolder, model: str, *, root: Path | None = None) -> Trials:
     """Count what else was tried on bars that a run is tested on.
 
     A trial is a configuration, seed included, and which of its models was tested; testing it again, or training the
-    same again, is no further trial. A folder that cannot be read counts as one trial with an unknown result.
+    same again, is no further trial. Another folder that cannot be read counts as one trial with an unknown result.
 
     Args:
         run: The run folder whose test is in question.
         model: File name of its model.
         root: Folder that holds the run folders, at any of two depths; None takes the one that ``run`` lies in.
+
+    Raises:
+        RunError: The run's own record of backtests is damaged.
     """
+    looks(run)
     tried: dict[str, float | None] = {}
     for path in _run_folders(run.path.resolve().parent if root is None else root):
         try:
