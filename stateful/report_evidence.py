@@ -40,7 +40,7 @@ def certainty_section(results: BacktestResults) -> str:
         "interval of growth leaves out 0; the p-value says how often luck alone brings the two at least this far "
         "apart.</p>"
     )
-    table = differences_table(results) if found.differences else ""
+    table = differences_table(found.differences, results.labels) if found.differences else ""
     return f"{intro}{table}<p>{text(sharpe_sentence(results.metrics))}</p>{_record_words(results)}"
 
 

@@ -16,6 +16,7 @@ from stateful.verdict import percent
 if TYPE_CHECKING:
     from stateful.backtest import BacktestResults
     from stateful.evaluation.estimates import Interval
+    from stateful.evaluation.uncertainty import Difference
 
 MAX_TRADES = 250
 """Trades in the page: each is a row that the browser lays out."""
@@ -92,12 +93,16 @@ def _compared_row(label: str, figures: Mapping[str, Any], intervals: Mapping[str
     return "".join(cells)
 
 
-def differences_table(results: BacktestResults) -> str:
-    """Return the agent less each baseline, with intervals; there has to be an uncertainty."""
-    found = results.uncertainty
+def differences_table(differences: Mapping[str, Difference], labels: Mapping[str, str]) -> str:
+    """Return the agent less each baseline, with intervals.
+
+    Args:
+        differences: `Uncertainty.differences`.
+        labels: Name of each baseline in words.
+    """
     rows = []
-    for name, gap in {} if found is None else found.differences.items():
-        label = _capital(results.labels[name])
+    for name, gap in differences.items():
+        label = _capital(labels[name])
         cells = [f'<th scope=row class=text data-value="{text(label)}">{text(label)}</th>']
         for interval, kind in ((gap.cagr, "points"), (gap.sharpe, "ratio")):
             shown = formatted(interval.estimate, kind)

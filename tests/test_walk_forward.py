@@ -23,11 +23,15 @@ from hypothesis import strategies as st
 from batchenv.config import DataConfig
 from batchenv.errors import BatchenvError, ConfigError, MarketDataError, RunError
 from batchenv.features import compute_features
+from stateful.evaluation.estimates import Interval
 from stateful.evaluation.folds import Fold, default_embargo, divide
 from stateful.evaluation.stitching import curve_metrics, stitch
 from stateful.evaluation.workers import run_in_processes
+from stateful.report_parts import BY_NAME, between
 from tests import jobs
+from tests.browser import browsing, find_browser
 from tests.markets import frame, market
+from tests.stateful.test_report_browser import DESKTOP, OVERLAPS, PHONE, SPILLS, show
 from tests.test_cli import Shell, write
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +43,7 @@ TINY: dict[str, Any] = {
         "record_megabytes": 0.0,
         "hyperparameters": {"n_steps": 16, "batch_size": 256, "n_epochs": 1},
     },
-    "backtest": {"vectorbt": False, "baselines": ["buy_and_hold", "cash"], "uncertainty": {"resamples": 200}},
+    "backtest": {"vectorbt": False, "uncertainty": {"resamples": 200}},
 }
 
 
@@ -332,6 +336,26 @@ def test_the_page_says_what_it_came_to(walk: Path) -> None:
         assert (walk / link).is_file()
     assert set(re.findall(r'data-figure="(\w+)"', text)) == {"equity", "returns", "sharpe"}
     assert (walk / "walk_forward.png").read_bytes().startswith(b"\x89PNG")
+    sure = results["metrics"]["uncertainty"]
+    for name in ("total_return", "cagr", "sharpe", "max_drawdown"):
+        interval = Interval(**sure["agent"][name])
+        assert f"<small>{between(interval, BY_NAME[name].kind) or interval.reason}</small>" in text
+    for name, gap in sure["differences"].items():
+        assert f'<td data-value="{gap["p_value"]:.10g}">{gap["p_value"]:.3f}</td>' in text, name
+
+
+@pytest.mark.skipif(find_browser() is None, reason="needs a Chromium or Chrome")
+def test_the_page_in_a_browser(walk: Path) -> None:
+    legend = "[...document.querySelectorAll('.legend .scrollbar')].every(e => !e.getBoundingClientRect().height)"
+    with browsing(str(find_browser())) as tab:
+        for size in (DESKTOP, PHONE):
+            show(tab, walk / "walk_forward.html", size)
+            assert tab.problems == []
+            assert tab.run("document.documentElement.scrollWidth") == size[0]
+            assert tab.run(OVERLAPS) == [] and tab.run(SPILLS) == []
+            assert tab.run(legend), "the names of the accounts do not fit"
+            spans = "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+            assert size == PHONE or max(tab.run(spans)) <= 1, "a table is cut off on a desktop"
 
 
 def test_a_walk_that_was_killed_goes_on_and_comes_to_the_same(

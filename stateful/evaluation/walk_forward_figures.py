@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _DRAWN = 3
-"""Accounts that the equity chart shows until more are asked for."""
+"""Accounts that the equity chart draws by name; the others share one, and are drawn when asked for."""
 _MATPLOTLIB_DASH: dict[str, Any] = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 
 
@@ -66,7 +66,9 @@ def _equity(results: WalkForwardResults) -> Figure:
     figure = _figure("~s")
     dates = date_labels(results.equity.index)
     accounts = list(_accounts(results))
+    named, others = accounts[:_DRAWN], accounts[_DRAWN:]
     for account in reversed(accounts):
+        quiet = {"legendgroup": "others", "visible": "legendonly", "showlegend": False} if account in others else {}
         figure.add_scatter(
             x=dates,
             y=_short(results.equity[account.name]),
@@ -74,9 +76,22 @@ def _equity(results: WalkForwardResults) -> Figure:
             mode="lines",
             line={"color": account.colour, "width": 2.4 if account.name == "agent" else 1.6, "dash": account.dash},
             hovertemplate="%{y:,.0f}",
-            visible=True if account in accounts[:_DRAWN] else "legendonly",
+            legendrank=len(named) if account in others else named.index(account),
+            **quiet,
         )
-    figure.update_layout(legend={"traceorder": "reversed"}, yaxis={"zeroline": False})
+    if others:
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            name=others[0].label if len(others) == 1 else f"{len(others)} other baselines",
+            mode="lines",
+            line={"color": OTHERS, "width": 1.6},
+            hoverinfo="skip",
+            legendgroup="others",
+            legendrank=len(named),
+            visible="legendonly",
+        )
+    figure.update_layout(yaxis={"zeroline": False})
     for fold in results.folds:
         start = date_labels(fold.curves.index[:1])[0]
         figure.add_vline(x=start, line={"color": OTHERS, "width": 1, "dash": "dot"}, layer="below")

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from batchenv.errors import RunError
-from stateful.evaluation.estimates import Interval
 from stateful.evaluation.page import Page, chart, tiles
 from stateful.evaluation.stitching import CURVE_METRICS
 from stateful.evaluation.walk_forward_figures import build_figures, write_plot
 from stateful.evaluation.walk_forward_results import FoldResult, WalkForwardResults
 from stateful.metrics import METRICS, Metric, missing_reason
-from stateful.report_parts import formatted, plain_table, scroll_box, sentence, text
+from stateful.report_parts import BY_NAME, between, formatted, plain_table, scroll_box, sentence, text
+from stateful.report_tables import differences_table
 from stateful.verdict import LEVEL, Note, percent
 
 _FOLD_FIGURES = {"sharpe": "Sharpe ratio", "max_drawdown": "Drawdown", "costs": "Costs"}
-_INTERVALS = (
-    ("total_return", "total return", "percent"),
-    ("cagr", "growth a year", "percent"),
-    ("sharpe", "Sharpe ratio", "ratio"),
-    ("max_drawdown", "largest drawdown", "percent"),
-)
+_HEADLINES = {
+    "total_return": "Total return",
+    "cagr": "Growth a year",
+    "sharpe": "Sharpe ratio",
+    "max_drawdown": "Largest drawdown",
+}
 _PAGE, _PLOT, _FIGURES, _CURVE = "walk_forward.html", "walk_forward.png", "results.json", "equity.csv"
 
 
@@ -143,16 +143,18 @@ def _method(results: WalkForwardResults) -> str:
 def _tiles(results: WalkForwardResults) -> str:
     metrics, folds = results.metrics, results.folds
     gains = sum((fold.metrics["total_return"] or 0.0) > LEVEL for fold in folds)
-    rows = [
-        ("Total return", formatted(metrics["total_return"], "percent"), "out of sample"),
-        ("Per year (CAGR)", formatted(metrics["cagr"], "percent"), f"over {metrics['years']:.1f} years"),
-        ("Sharpe ratio", formatted(metrics["sharpe"], "ratio"), "out of sample"),
-        ("Largest drawdown", formatted(metrics["max_drawdown"], "percent"), "out of sample"),
-        ("Folds with a gain", f"{gains} of {len(folds)}", "after costs"),
-    ]
+    found = {} if results.uncertainty is None else results.uncertainty.agent
+    rows = []
+    for name, label in _HEADLINES.items():
+        kind = BY_NAME[name].kind
+        sure = between(found[name], kind) or found[name].reason if name in found else None
+        rows.append((label, formatted(metrics[name], kind), sure or "out of sample"))
+    rows.append(("Folds with a gain", f"{gains} of {len(folds)}", "after costs"))
     if results.main is not None:
         rows.append((f"Beat {results.labels[results.main]}", f"{results.won[results.main]} of {len(folds)}", "folds"))
-    return tiles(rows)
+    small = "" if results.uncertainty is None else percent(results.uncertainty.level, digits=0)
+    note = f"<p class=under>Small: the middle {small} of resampled histories.</p>" if small else ""
+    return tiles(rows) + note
 
 
 def _equity_section(results: WalkForwardResults) -> str:
@@ -219,7 +221,7 @@ def _metrics_section(results: WalkForwardResults) -> str:
         f"<tr><th scope=row>{metric.label}</th>" + "".join(_cell(metric, found) for found in columns.values()) + "</tr>"
         for metric in CURVE_METRICS
     )
-    table = f"<table class=compare><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    table = f'<table class="compare wide"><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>'
     return (
         f"<p>Of the curves above, annualised with {results.periods_per_year:g} bars a year and a risk-free rate of "
         f"{results.config.backtest.risk_free_rate:.2%}.</p>{scroll_box(table, 'Metrics out of sample')}"
@@ -232,25 +234,12 @@ def _uncertainty_section(results: WalkForwardResults) -> str:
         return "<p>How far luck could have moved these figures was not measured: uncertainty.resamples is 0.</p>"
     if found.mean_block_length is None:
         return f"<p>No interval: {text(found.agent['cagr'].reason)}.</p>"
-    rows = {f"Agent, {label}": _interval(found.agent[name], kind) for name, label, kind in _INTERVALS}
-    for name, label in results.labels.items():
-        gap = found.differences[name]
-        rows[f"Agent less {label}, growth a year"] = _interval(gap.cagr, "percent")
-    body = "".join(f"<tr><th scope=row>{text(name)}</th>{cells}</tr>" for name, cells in rows.items())
-    heads = "<th></th><th scope=col>As it was</th><th scope=col>Low</th><th scope=col>High</th>"
-    table = f"<table class=compare><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
     return (
         f"<p>The middle {percent(found.level, digits=0)} of {found.resamples:,} histories resampled from the curve "
         f"above in blocks of {found.mean_block_length:.0f} bars on average. No agent is trained anew "
         "for them: what other training years or seeds would have done is not in here.</p>"
-        + scroll_box(table, "Intervals")
+        + differences_table(found.differences, results.labels)
     )
-
-
-def _interval(interval: Interval, kind: str) -> str:
-    if interval.estimate is None:
-        return f'<td class=na colspan=3 title="{text(interval.reason)}">n/a</td>'
-    return "".join(f"<td>{formatted(value, kind)}</td>" for value in (interval.estimate, interval.low, interval.high))
 
 
 def _notes_section(results: WalkForwardResults) -> str:
