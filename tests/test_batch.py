@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from batchenv import BatchTradingEnv, EnvConfig, FastTrainingEnv, MarketData, register_reward
 from batchenv.episodes import EpisodeSchedule, draw
 from batchenv.errors import ActionError, BatchenvError, ConfigError, EnvironmentStateError, MarketDataError
+from batchenv.kernel.rewards import tanh
 from tests.markets import frame, market, ragged_market
 
 
@@ -38,14 +39,21 @@ def roll(env: BatchTradingEnv, actions: np.ndarray) -> list[np.ndarray]:
 
 def test_lane_k_is_the_same_for_any_number_of_lanes_and_threads() -> None:
     bars = ragged_market(n_bars=90)
-    full = BatchTradingEnv(bars, settings(), n_envs=64)
+    full = BatchTradingEnv(bars, settings(), n_envs=300)
     actions = actions_for(full, 50)
     expected = roll(full, actions)
-    for n_envs, n_threads in ((1, 1), (7, 2), (64, 2), (64, 3)):
+    for n_envs, n_threads in ((1, 1), (7, 2), (300, 2), (299, 3)):
         env = BatchTradingEnv(bars, settings(), n_envs=n_envs, n_threads=n_threads)
         for got, want in zip(roll(env, actions[:, :n_envs]), expected, strict=True):
             np.testing.assert_array_equal(got, want[:, :n_envs])
         env.close()
+
+
+def test_tanh_is_that_of_the_c_library() -> None:
+    found = [tanh(x) for x in np.linspace(-25.0, 25.0, 10_001)] + [tanh(x) for x in np.geomspace(1e-12, 1.0, 1_000)]
+    expected = np.tanh(np.concatenate([np.linspace(-25.0, 25.0, 10_001), np.geomspace(1e-12, 1.0, 1_000)]))
+    np.testing.assert_allclose(found, expected, rtol=2e-15)
+    assert tanh(0.0) == 0.0
 
 
 def test_autoreset_gives_the_first_observation_and_keeps_the_true_last_one() -> None:
@@ -279,7 +287,7 @@ def test_step_before_reset_is_refused() -> None:
 
 
 def test_an_environment_survives_pickling() -> None:
-    env = BatchTradingEnv(market(), settings(), n_envs=6, seed=0, n_threads=2)
+    env = BatchTradingEnv(market(), settings(), n_envs=200, seed=0, n_threads=2)
     env.reset()
     twin = pickle.loads(pickle.dumps(env))
     action = actions_for(env, 1)[0]

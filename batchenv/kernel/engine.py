@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -12,13 +13,15 @@ import numpy.typing as npt
 
 from batchenv.base import TradingTask
 from batchenv.errors import ConfigError
-from batchenv.kernel import full, loops, state
+from batchenv.kernel import full, loops, plain, state
 from batchenv.kernel.jit import is_ready, pin
 from batchenv.kernel.setup import is_plain, make_costs, make_market, make_parameters, make_rules, padded_width
 from batchenv.parameters import LaneParameters, LaneValues
 from batchenv.rewards import RewardFunction, RewardStep
 
 _LOG = logging.getLogger("batchenv")
+_CHUNKS_A_THREAD = 8
+_LEAST_CHUNK = 64  # lanes; a call from Python costs as much as a few
 
 
 class Engine:
@@ -61,12 +64,12 @@ class Engine:
         parameters = make_parameters(task.config, lane_parameters, values)
         market = make_market(task, rules)
         costs = make_costs(task.config, task.market.symbols)
-        self.world = state.World(market, rules, costs, parameters)
+        self.world = state.aligned(state.World(market, rules, costs, parameters))
         self.plain = is_plain(self.world)
         self._advance = loops.advance_plain if self.plain else loops.advance_full
         if not is_ready(self._advance):
             _LOG.warning("batchenv compiles its kernel, once for each installation: this can take half a minute")
-        self.lanes = state.Lanes(
+        lanes = state.Lanes(
             cash=np.zeros(n),
             holdings=np.zeros((n, w)),
             equity=np.zeros(n),
@@ -78,12 +81,12 @@ class Engine:
             start=np.zeros(n, np.int64),
             end=np.zeros(n, np.int64),
         )
+        self.lanes = state.aligned(lanes)
         self._outputs = [_output(n, task.layout.size) for _ in range(2 if alternate else 1)]
         self._pin()
-        edges = np.linspace(0, n, min(n_threads, n) + 1).astype(int).tolist()
-        self._chunks = list(pairwise(edges))
-        self._scratch = [np.zeros((full.ROWS, w)) for _ in self._chunks]
-        self._pool = ThreadPoolExecutor(len(self._chunks) - 1, "batchenv") if len(self._chunks) > 1 else None
+        self._chunks = _chunks(n, n_threads)
+        self._scratch = self._make_scratch(n_threads if len(self._chunks) > 1 else 1)
+        self._pool = ThreadPoolExecutor(len(self._scratch) - 1, "batchenv") if len(self._scratch) > 1 else None
 
     @property
     def out(self) -> state.StepOutput:
@@ -123,14 +126,15 @@ class Engine:
         if len(self._outputs) > 1:
             self._outputs.reverse()
             self._pinned.reverse()
-        if self._pool is None:
-            self._walk(0, actions)
-        else:
-            others = [self._pool.submit(self._walk, k, actions) for k in range(1, len(self._chunks))]
-            self._walk(0, actions)
-            wait(others)
-            for other in others:
-                other.result()
+        chunks = iter(self._chunks)
+        others = (
+            []
+            if self._pool is None
+            else [self._pool.submit(self._walk, chunks, actions, work) for work in self._scratch[1:]]
+        )
+        self._walk(chunks, actions, self._scratch[0])
+        for other in others:
+            other.result()
         if self.custom_reward is not None:
             self._apply_custom_reward(self.custom_reward)
 
@@ -139,11 +143,15 @@ class Engine:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-            self._chunks, self._scratch = [(0, len(self.lanes.cash))], self._scratch[:1]
 
-    def _walk(self, chunk: int, actions: npt.NDArray[np.float32]) -> None:
-        first, stop = self._chunks[chunk]
-        self._advance(first, stop, actions, self._pinned[0], self._scratch[chunk])
+    def _walk(self, chunks: Iterator[tuple[int, int]], actions: npt.NDArray[np.float32], work: state.F64) -> None:
+        """Take chunks as long as there are some. Threads share ``chunks``: whoever is free takes the next."""
+        for first, stop in chunks:
+            self._advance(first, stop, actions, self._pinned[0], work)
+
+    def _make_scratch(self, count: int) -> list[state.F64]:
+        rows = plain.ROWS if self.plain else full.ROWS
+        return [state.aligned_copy(np.zeros((rows, self.lanes.holdings.shape[1]))) for _ in range(count)]
 
     def _pin(self) -> None:
         """Take note of where the arrays are; no array may be replaced afterwards."""
@@ -169,13 +177,24 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the threads behind when copied or pickled."""
-        alone = {"_pool": None, "_chunks": [(0, len(self.lanes.cash))], "_scratch": self._scratch[:1], "_pinned": []}
-        return self.__dict__ | alone
+        return self.__dict__ | {"_pool": None, "_scratch": [], "_pinned": []}
 
     def __setstate__(self, state_: dict[str, Any]) -> None:
         """Find the arrays anew: a copy has its own."""
         self.__dict__.update(state_)
+        self.world, self.lanes = state.aligned(self.world), state.aligned(self.lanes)
+        self._scratch = self._make_scratch(1)
         self._pin()
+
+
+def _chunks(n: int, n_threads: int) -> list[tuple[int, int]]:
+    """Return (first, stop) of the pieces that ``n_threads`` threads take one by one from ``n`` lanes.
+
+    One thread takes all at once. Several take small pieces, so that none waits long for another that the system woke
+    late or took off its core.
+    """
+    pieces = 1 if n_threads == 1 else min(n_threads * _CHUNKS_A_THREAD, -(-n // _LEAST_CHUNK))
+    return list(pairwise(np.linspace(0, n, pieces + 1).astype(int).tolist()))
 
 
 def _output(n: int, size: int) -> state.StepOutput:

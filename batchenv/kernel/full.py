@@ -350,6 +350,8 @@ def advance_lane(i: int, actions: F32, world: World, lanes: Lanes, out: StepOutp
     after = lanes.cash[i] + positions
     lanes.bar[i] = t + 1
     lanes.margin_call[i] = accounting.called(after, gross, rules.maintenance_margin)
-    lane.finish_lane(i, before, after, traded / before, costs, lanes, out)
-    out.terminated[i] = accounting.ruined(after, rules.bankruptcy_fraction, world.parameters.initial_cash[i])
+    out.equity_before[i] = before
+    out.turnover[i] = traded / before
+    out.costs[i] = costs
+    lane.finish_lane(i, after, world, lanes, out)
     lane.observe_lane(i, market, rules, lanes, out.observation)

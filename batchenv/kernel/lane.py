@@ -7,9 +7,37 @@ the arithmetic.
 from __future__ import annotations
 
 from batchenv.kernel import accounting, rewards
-from batchenv.kernel.jit import inlined, padded
-from batchenv.kernel.state import F32, F64, SHARES, TRADE, Lanes, Market, Rules, StepOutput
+from batchenv.kernel.jit import LINE_F32, LINE_F64, inlined, padded, prefetch_row
+from batchenv.kernel.state import (
+    DIFFERENTIAL_SHARPE,
+    F32,
+    F64,
+    FAST_PROFIT,
+    LOG_RETURN,
+    SHARES,
+    TRADE,
+    Lanes,
+    Market,
+    Rules,
+    StepOutput,
+    World,
+)
 from batchenv.spaces import PORTFOLIO_LIMIT
+
+AHEAD = 4
+"""How many lanes ahead memory is fetched: lanes are at bars all over the market, which no processor foresees."""
+
+
+@inlined
+def fetch_lane(i: int, world: World, lanes: Lanes, out: StepOutput) -> None:
+    """Ask for what the step of lane ``i`` reads and writes."""
+    t = lanes.bar[i]
+    prefetch_row(world.market.inverse, t, LINE_F64)
+    prefetch_row(world.market.fill, t, LINE_F64)
+    prefetch_row(world.market.mark, t + 1, LINE_F64)
+    prefetch_row(world.market.features, t + 1, LINE_F32)
+    prefetch_row(lanes.holdings, i, LINE_F64)
+    prefetch_row(out.observation, i, LINE_F32)
 
 
 @inlined
@@ -43,25 +71,34 @@ def size_orders(
 
 
 @inlined
-def finish_lane(
-    i: int, before: float, after: float, turnover: float, costs: float, lanes: Lanes, out: StepOutput
-) -> None:
-    """Rules 6.1 and 7.2: keep the new equity, say how the step went, and whether it was the last."""
+def finish_lane(i: int, after: float, world: World, lanes: Lanes, out: StepOutput) -> None:
+    """Rules 6.1, 7.1 and 7.2: keep the new equity, and say whether the step was the last."""
     lanes.equity[i] = after
     lanes.peak[i] = max(lanes.peak[i], after)
+    out.terminated[i] = accounting.ruined(after, world.rules.bankruptcy_fraction, world.parameters.initial_cash[i])
     out.truncated[i] = lanes.bar[i] >= lanes.end[i]
-    out.equity_before[i] = before
-    out.turnover[i] = turnover
-    out.costs[i] = costs
 
 
 @inlined
 def reward_lanes(first: int, stop: int, rules: Rules, lanes: Lanes, out: StepOutput) -> None:
-    """Rule 7.6, after all lanes have moved: between their vectors a call of the C library costs thrice as much."""
+    """Rule 7.6, after these lanes have moved."""
+    before, after, reward = out.equity_before, lanes.equity, out.reward
+    if rules.reward == FAST_PROFIT:
+        for i in range(first, stop):
+            reward[i] = rewards.fast_profit(rewards.simple_return(before[i], after[i]))
+    elif rules.reward == LOG_RETURN:
+        for i in range(first, stop):
+            reward[i] = rewards.log_return(before[i], after[i])
+    elif rules.reward == DIFFERENTIAL_SHARPE:
+        for i in range(first, stop):
+            simple_return = rewards.simple_return(before[i], after[i])
+            reward[i] = rewards.differential_sharpe(i, simple_return, lanes.moments, rules.eta)
+    else:  # a reward of the user's takes its place
+        for i in range(first, stop):
+            reward[i] = rewards.simple_return(before[i], after[i])
     for i in range(first, stop):
-        before, after = out.equity_before[i], lanes.equity[i]
-        base = rewards.base_reward(i, rules, before, after, lanes.moments)
-        out.reward[i] = rewards.finished_reward(rules, base, out.turnover[i], 1.0 - after / lanes.peak[i])
+        drawdown = 1.0 - after[i] / lanes.peak[i]
+        reward[i] = rewards.finished_reward(rules, reward[i], out.turnover[i], drawdown)
 
 
 @inlined

@@ -5,23 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from batchenv.kernel import full, lane, plain
-from batchenv.kernel.jit import LINE_F32, LINE_F64, compiled, inlined, pinned, prefetch_row
-from batchenv.kernel.state import F32, F64, I64, Lanes, StepOutput, World
-
-AHEAD = 4
-"""How many lanes ahead memory is fetched: lanes are at bars all over the market, which no processor foresees."""
-
-
-@inlined
-def fetch_lane(i: int, world: World, lanes: Lanes, out: StepOutput) -> None:
-    """Ask for what the step of lane ``i`` reads and writes."""
-    t = lanes.bar[i]
-    prefetch_row(world.market.inverse, t, LINE_F64)
-    prefetch_row(world.market.fill, t, LINE_F64)
-    prefetch_row(world.market.mark, t + 1, LINE_F64)
-    prefetch_row(world.market.features, t + 1, LINE_F32)
-    prefetch_row(lanes.holdings, i, LINE_F64)
-    prefetch_row(out.observation, i, LINE_F32)
+from batchenv.kernel.jit import compiled, pinned
+from batchenv.kernel.state import F32, F64, I64
 
 
 @compiled
@@ -33,24 +18,20 @@ def advance_plain(first: int, stop: int, actions: F32, memory: Any, work: F64) -
         stop: The lane after the last.
         actions: Action numbers, float32 ``[N, S]``.
         memory: The pinned `State`; its lanes and results are changed in place.
-        work: Scratch, float64 ``[ROWS, W]``, one for each thread.
+        work: Scratch, float64 ``[plain.ROWS, W]``, one for each thread.
     """
     world, lanes, out = pinned(memory)
-    order = work[0]
-    for i in range(first, stop):
-        if i + AHEAD < stop:
-            fetch_lane(i + AHEAD, world, lanes, out)
-        plain.advance_lane(i, actions, world, lanes, out, order)
-    lane.reward_lanes(first, stop, world.rules, lanes, out)
+    for i in range(max(first, 0), stop, plain.BLOCK):  # known not to be negative: no index wraps around
+        plain.advance_block(i, stop, actions, world, lanes, out, work)
 
 
 @compiled
 def advance_full(first: int, stop: int, actions: F32, memory: Any, work: F64) -> None:
-    """Take lanes ``first`` to ``stop - 1`` over one bar by the full rules; arguments as `advance_plain`."""
+    """Take lanes ``first`` to ``stop - 1`` over one bar by the full rules; ``work`` is ``[full.ROWS, W]``."""
     world, lanes, out = pinned(memory)
     for i in range(first, stop):
-        if i + AHEAD < stop:
-            fetch_lane(i + AHEAD, world, lanes, out)
+        if i + lane.AHEAD < stop:
+            lane.fetch_lane(i + lane.AHEAD, world, lanes, out)
         full.advance_lane(i, actions, world, lanes, out, work)
     lane.reward_lanes(first, stop, world.rules, lanes, out)
 

@@ -8,7 +8,9 @@ An array that no rule in force looks at has a length of 0 where its T or S would
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+R = TypeVar("R", bound=tuple[Any, ...])
 
 # Within records the number of dimensions is part of the name: ``jit`` reads it there.
 F64x1: TypeAlias = F64
@@ -152,6 +155,41 @@ class State(NamedTuple):
     world: World
     lanes: Lanes
     out: StepOutput
+
+
+_LINE, _PAGE = 64, 4096  # bytes
+_STAGGER = 5  # cache lines
+
+
+def aligned(record: R, counter: Iterator[int] | None = None) -> R:
+    """Return a copy of a record, and of the records in it, with its float64 arrays where the caches like them.
+
+    They begin at a cache line, since a vector that lies across two takes two loads, and each some lines further into
+    its page than the one before: the cache finds its places by the address within a page, and rows of one bar would
+    push each other out.
+
+    Args:
+        record: The record; arrays of other types stay where they are.
+        counter: Counts the arrays; left out by callers.
+    """
+    counter = count() if counter is None else counter
+    values = []
+    for value in record:
+        if isinstance(value, tuple):
+            value = aligned(value, counter)
+        elif isinstance(value, np.ndarray) and value.dtype == np.float64:
+            value = aligned_copy(value, next(counter))
+        values.append(value)
+    return type(record)(*values)
+
+
+def aligned_copy(array: F64, number: int = 0) -> F64:
+    """Return a C-contiguous copy of a float64 array as `aligned` makes it; ``number`` is that of the counter."""
+    memory = np.zeros(array.nbytes + _LINE + _PAGE, np.uint8)
+    first = -memory.ctypes.data % _LINE + number * _STAGGER * _LINE % _PAGE
+    copy = memory[first : first + array.nbytes].view(np.float64).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def lane_bytes(*groups: NamedTuple) -> int:
