@@ -336,6 +336,11 @@ def test_the_page_says_what_it_came_to(walk: Path) -> None:
         assert (walk / link).is_file()
     assert set(re.findall(r'data-figure="(\w+)"', text)) == {"equity", "returns", "sharpe"}
     assert (walk / "walk_forward.png").read_bytes().startswith(b"\x89PNG")
+    flags = {fold["fold"]: fold["flags"] for fold in results["folds"]}
+    grave = {flag["text"].partition(":")[0] for found in flags.values() for flag in found if flag["severity"] != "note"}
+    assert flags[1] == json.loads((walk / "fold-01" / "backtest" / "metrics.json").read_text())["flags"]
+    assert grave and all(name in plain for name in grave)
+    assert all(flag["text"] not in plain for flag in flags[1])  # that is for the fold's own report
     sure = results["metrics"]["uncertainty"]
     for name in ("total_return", "cagr", "sharpe", "max_drawdown"):
         interval = Interval(**sure["agent"][name])

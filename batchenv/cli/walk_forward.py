@@ -128,6 +128,8 @@ def _print_walk(results: WalkForwardResults) -> None:
     found = results.headlines
     for sentence in (*(verdict.detail for verdict in found[-1:]), *map(str, found[:-1]), results.sharpe_sentence):
         console.print(escape(sentence))
+    if results.flags_sentence is not None:
+        console.print(f"[yellow]{escape(results.flags_sentence)}[/]")
 
 
 def _row(metrics: Mapping[str, Any], verdicts: tuple[Verdict, ...], main: list[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ def make_fold(job: FoldJob, tell: Tell) -> None:
         "labels": results.labels,
         "metrics": results.metrics,
         "validation": _chosen_by(run),
+        "flags": [asdict(flag) for flag in results.flags],
     })  # fmt: skip
     scratch.rename(job.folder)
 

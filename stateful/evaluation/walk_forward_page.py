@@ -85,6 +85,8 @@ def notes(results: WalkForwardResults) -> tuple[Note, ...]:
             f"The agent's account ended early, bankrupt, in fold {', '.join(early)}. It keeps what was left to the end "
             "of the fold.", True,
         ))  # fmt: skip
+    if results.flags_sentence is not None:
+        found.append(Note(results.flags_sentence, True))
     won = 0 if results.main is None else results.won[results.main]
     if results.main is not None and won:
         chance = sum(comb(folds, k) for k in range(won, folds + 1)) / 2**folds

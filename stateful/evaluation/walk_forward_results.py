@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ class FoldResult:
         validation: Figures of the tested model on the validation part, which it was chosen by; None where there were
             none.
         curves: Equity of ``agent`` and of each baseline, one row per test bar, NaN after the end of an account.
+        flags: Red flags of its backtest, as ``metrics.json`` has them.
     """
 
     fold: Fold
@@ -40,6 +41,7 @@ class FoldResult:
     metrics: Mapping[str, Any]
     validation: Mapping[str, float | None] | None
     curves: pd.DataFrame
+    flags: Sequence[Mapping[str, str]] = ()
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -183,6 +185,17 @@ class WalkForwardResults:
             f"were chosen by, and {tested:.2f} on the test bars that followed."
         )
 
+    @property
+    def flags_sentence(self) -> str | None:
+        """The red flags of the folds by name, and which folds have them; None without any."""
+        found: dict[str, list[str]] = {}
+        for fold in self.folds:
+            for flag in fold.flags:
+                if flag["severity"] != "note":
+                    found.setdefault(flag["text"].partition(":")[0], []).append(str(fold.fold.number))
+        names = [f"{name} (fold {', '.join(numbers)})" for name, numbers in found.items()]
+        return f"Red flags, explained in the reports of the folds: {'; '.join(names)}." if names else None
+
     def as_dict(self) -> dict[str, Any]:
         """Return all figures as JSON has them."""
         return {
@@ -200,6 +213,7 @@ class WalkForwardResults:
                     "data": fold.data,
                     "validation": fold.validation,
                     "metrics": fold.metrics,
+                    "flags": list(fold.flags),
                 }
                 for fold in self.folds
             ],
