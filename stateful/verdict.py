@@ -16,6 +16,9 @@ from stateful.evaluation.uncertainty import MINIMUM_BARS
 LEVEL = 5e-5
 """Returns closer than this (0.005 points) read the same when printed and are called level."""
 
+HELD = 0.9
+"""Part of buy and hold's account that is to be invested, on average, for it to be worth comparing with."""
+
 Outcome = Literal["beat", "lost", "level"]
 
 
@@ -312,6 +315,13 @@ def limits(metrics: Mapping[str, Any], config: EnvConfig, market: MarketData) ->
     if metrics["years"] < 1:
         notes.append(Note(
             f"Short: {metrics['bars']:,} bars are less than a year, so every figure 'per year' is stretched from less.",
+            True,
+        ))  # fmt: skip
+    held = metrics["baselines"].get("buy_and_hold")
+    if config.execution_config.participation_limit and held is not None and (held["exposure"] or 0.0) < HELD:
+        notes.append(Note(
+            "Buy and hold is no measure here: the limit on a bar's volume (participation_limit) cut its one purchase, "
+            f"and {percent(held['exposure'] or 0.0)} of the account was invested on average.",
             True,
         ))  # fmt: skip
     n = len(market.symbols)

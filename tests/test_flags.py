@@ -220,6 +220,7 @@ def grown(months: int, best: float, other: float) -> dict[str, Flag]:
 
 def test_one_month() -> None:
     flag = grown(13, 0.5, 0.0)["one_month"]
+    assert flag.text.startswith("The return hangs on one month: ")  # screens show the words up to the colon alone
     assert "without its best month, 2020-05 (+50.0%), the total of +50.0% would be +0.0%" in flag.text
     assert "would be -9.6%" in grown(13, 0.5, -0.01 + 0.0009)["one_month"].text  # 0.9909 ** 11 = 0.9043
     assert "one_month" not in grown(13, 0.5, 0.01)
@@ -230,6 +231,7 @@ def test_one_month() -> None:
 def test_a_handful_of_bars() -> None:
     jumps = np.where(np.isin(np.arange(260), [50, 51, 90, 130, 200]), 1.02, 1.0)
     _, flags = play(np.cumprod([100.0, *jumps]), [[1.0]])
+    assert flags["few_bars"].text.startswith("The return hangs on 5 bars: ")
     assert "without its best 5 bars (+10.4%), the total of +10.4% would be" in flags["few_bars"].text  # 1.02 ** 5
     jumps[[10, 20]] = 1.02
     _, flags = play(np.cumprod([100.0, *jumps]), [[1.0]])

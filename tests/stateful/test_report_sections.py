@@ -181,6 +181,19 @@ def test_warnings_are_on_top_and_what_was_not_checked_is_below():
         assert (flag.text in page_head_texts(page)) == (flag.severity == "warning")
 
 
+def test_a_buy_and_hold_that_could_not_buy_is_said_to_be_no_measure():
+    said = "Buy and hold is no measure here:"
+    large = {"execution_config": {"participation_limit": 0.05}, "portfolio_config": {"initial_cash": 1e12}}
+    found = backtest(market(0), RandomAgent(4), large)
+    part = found.metrics["baselines"]["buy_and_hold"]["exposure"]
+    assert part < 0.9
+    (told,) = [text for text in page_head_texts(page_of(found)) if text.startswith(said)]
+    assert f"and {percent(part)} of the account was invested on average." in told
+    small = {"execution_config": {"participation_limit": 0.05}, "portfolio_config": {"initial_cash": 100.0}}
+    for rules in (small, {"portfolio_config": {"initial_cash": 1e12}}):
+        assert said not in page_of(backtest(market(0), RandomAgent(4), rules)).source
+
+
 def page_head_texts(page):
     texts = page.said()
     return texts[: texts.index("Equity")]
