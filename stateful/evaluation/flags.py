@@ -315,7 +315,8 @@ def _concentrated(name: str, words: str, growth: Floats, count: int, least: int)
     return Flag(
         name,
         "warning",
-        f"The return hangs on {'one month' if count == 1 else f'{count} bars'}: without {words} ({percent(float(np.expm1(best)), sign=True)}), the total of "
+        f"The return hangs on {'one month' if count == 1 else f'{count} bars'}: without {words} "
+        f"({percent(float(np.expm1(best)), sign=True)}), the total of "
         f"{percent(float(np.expm1(total)), sign=True)} would be {percent(float(np.expm1(total - best)), sign=True)} "
         f"(flagged from {percent(ONE_SOURCE, digits=0)} of the log return). What came once may not come again.",
     )
