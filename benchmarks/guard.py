@@ -33,7 +33,7 @@ def fastest(*plays: Callable[[], object]) -> list[float]:
 
 def main() -> int:
     """Measure, print, and return 1 if a ratio is below its margin."""
-    plain, full = (worlds.batch(SYMBOLS, LANES, rules, copy=False) for rules in worlds.RULES)
+    plain, full = (worlds.batch(SYMBOLS, LANES, rules, copy=False) for rules in worlds.RULES.values())
     adapter = TradingVecEnv(worlds.market(SYMBOLS), worlds.config(worlds.PLAIN), n_envs=LANES, seed=0, copy=False)
     adapter.reset()
     numbers = worlds.actions(SYMBOLS, LANES, count=1)[0]

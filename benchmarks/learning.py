@@ -114,8 +114,8 @@ def clocks(model: PPO) -> Iterator[dict[str, float]]:
                 setattr(owner, name, original)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what is learned on."""
     parser.add_argument("--symbols", type=int, default=30)
     parser.add_argument("--features", type=int, default=8)
     parser.add_argument("--lanes", type=int, default=256)
@@ -123,35 +123,46 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--mode", choices=("trade", "discrete"), default="trade")
     parser.add_argument("--indexed", action="store_true", help="let the fast one learn on indexed observations")
     parser.add_argument("--json", help="also write the figures to this file")
+
+
+def build(options: argparse.Namespace, algorithm: type[PPO], *, seed: int = 0, nothing: bool = False) -> PPO:
+    """Return a model; ``nothing`` puts `Nothing` in place of its environment."""
+    sections: dict[str, Any] = {"action_config": {"mode": options.mode}}
+    if options.indexed and algorithm is FastPPO:
+        sections["observation_config"] = {"mode": "indexed"}
+    rules = worlds.config(worlds.PLAIN, options.features, **sections)
+    bars = worlds.market(options.symbols)
+    env: VecEnv = TradingVecEnv(bars, rules, n_envs=options.lanes, seed=seed, n_threads=options.threads, copy=False)
+    policy, policy_kwargs = indexed_policy(env)
+    return algorithm(
+        policy,
+        Nothing(env) if nothing else env,
+        policy_kwargs=policy_kwargs,
+        seed=seed,
+        device="cpu",
+        n_steps=options.steps,
+        batch_size=options.batch,
+        n_epochs=options.epochs,
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_options(parser)
+    parser.add_argument("--repetitions", type=int, default=9)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    bars = worlds.market(options.symbols)
-
-    def build(algorithm: type[PPO], nothing: bool = False) -> PPO:
-        sections = {"action_config": {"mode": options.mode}}
-        if options.indexed and algorithm is FastPPO:
-            sections["observation_config"] = {"mode": "indexed"}
-        rules = worlds.config(worlds.EPISODE, options.features, **sections)
-        env: VecEnv = TradingVecEnv(bars, rules, n_envs=options.lanes, seed=0, n_threads=options.threads, copy=False)
-        policy, policy_kwargs = indexed_policy(env)
-        model = algorithm(
-            policy,
-            Nothing(env) if nothing else env,
-            policy_kwargs=policy_kwargs,
-            seed=0,
-            device="cpu",
-            n_steps=options.steps,
-            batch_size=options.batch,
-            n_epochs=options.epochs,
-        )
+    models = {
+        "stock": build(options, PPO),
+        "fast": build(options, FastPPO),
+        "fast, no env": build(options, FastPPO, nothing=True),
+    }
+    for model in models.values():
         update(model)
-        return model
-
-    models = {"stock": build(PPO), "fast": build(FastPPO), "fast, no env": build(FastPPO, nothing=True)}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     for _ in range(options.repetitions):
         for name, model in models.items():

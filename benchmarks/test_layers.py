@@ -59,26 +59,45 @@ def kernel(benchmark: Any, env: BatchTradingEnv, **facts: Any) -> None:
 # --- the kernel --------------------------------------------------------------------------------------------------
 
 
-def test_np_take(benchmark: Any) -> None:
-    env = worlds.batch(30, 4096)
+LANES, SYMBOLS = (64, 256, 1024, 4096, 16384, 65536), (5, 10, 30, 100, 200, 500)
+
+
+def take(benchmark: Any, lanes: int, symbols: int) -> None:
+    """Time moving the observations' features and nothing else: what no environment with flat observations can beat."""
+    env = worlds.batch(symbols, lanes)
     rows, table = env.bar.copy(), env.task.features.values
-    out = np.empty((4096, table.shape[1]), np.float32)
-    measure(benchmark, lambda k: np.take(table, rows + k, axis=0, out=out, mode="clip"), 4096, lambda: None)
+    out = np.empty((lanes, table.shape[1]), np.float32)
+    measure(benchmark, lambda k: np.take(table, rows + k, axis=0, out=out, mode="clip"), lanes, lambda: None)
 
 
-@pytest.mark.parametrize("lanes", [64, 256, 1024, 4096, 16384, 65536])
+@pytest.mark.parametrize("lanes", LANES)
+def test_take_by_lanes(benchmark: Any, lanes: int) -> None:
+    take(benchmark, lanes, 30)
+
+
+@pytest.mark.parametrize("symbols", SYMBOLS)
+def test_take_by_symbols(benchmark: Any, symbols: int) -> None:
+    take(benchmark, 1024, symbols)
+
+
+@pytest.mark.parametrize("lanes", LANES)
 def test_kernel_by_lanes(benchmark: Any, lanes: int) -> None:
     kernel(benchmark, worlds.batch(30, lanes, copy=False))
 
 
-@pytest.mark.parametrize("symbols", [5, 10, 30, 100, 200, 500])
+@pytest.mark.parametrize("symbols", SYMBOLS)
 def test_kernel_by_symbols(benchmark: Any, symbols: int) -> None:
     kernel(benchmark, worlds.batch(symbols, 1024, copy=False))
 
 
 @pytest.mark.parametrize("rules", list(worlds.RULES))
 def test_kernel_by_rules(benchmark: Any, rules: str) -> None:
-    kernel(benchmark, worlds.batch(30, 4096, rules, copy=False), rules=rules)
+    kernel(benchmark, worlds.batch(30, 4096, worlds.RULES[rules], copy=False), rules=rules)
+
+
+@pytest.mark.parametrize("rules", list(worlds.WITHOUT))
+def test_kernel_without(benchmark: Any, rules: str) -> None:
+    kernel(benchmark, worlds.batch(30, 4096, worlds.WITHOUT[rules], copy=False), without=rules)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -34,6 +34,23 @@ EVERY_RULE: dict[str, Any] = EPISODE | {
 RULES = {"plain": PLAIN, "every rule": EVERY_RULE}
 
 
+def _without(section: str, *keys: str) -> dict[str, Any]:
+    kept = {key: value for key, value in EVERY_RULE[section].items() if keys and key not in keys}
+    return EVERY_RULE | {section: kept}
+
+
+WITHOUT = {
+    "stops": _without("execution_config", "stop_loss", "take_profit"),
+    "impact": _without("cost_config", "impact_coefficient"),
+    "lots, least notional and participation": _without(
+        "execution_config", "lot_size", "min_notional", "participation_limit"
+    ),
+    "fixed fees": _without("cost_config", "fee_fixed", "fee_per_share", "fee_minimum"),
+    "interest, borrow and funding": _without("carry_config"),
+}
+"""Every rule but one group."""
+
+
 @cache
 def market(n_symbols: int, n_bars: int = 2500) -> MarketData:
     """Return random walks with opens, highs, lows and volumes."""
@@ -73,9 +90,9 @@ def actions(n_symbols: int, *lanes: int, count: int = 8) -> np.ndarray:
     return np.random.default_rng(1).uniform(-1, 1, (count, *lanes, n_symbols)).astype(np.float32)
 
 
-def batch(n_symbols: int, n_envs: int, rules: str = "plain", n_features: int = 8, **options: Any) -> BatchTradingEnv:
+def batch(n_symbols: int, n_envs: int, rules: dict[str, Any] = PLAIN, **options: Any) -> BatchTradingEnv:
     """Return an environment that has been reset and has compiled."""
-    env = BatchTradingEnv(market(n_symbols), config(RULES[rules], n_features), n_envs=n_envs, seed=0, **options)
+    env = BatchTradingEnv(market(n_symbols), config(rules), n_envs=n_envs, seed=0, **options)
     env.reset()
     env.step(np.zeros((n_envs, n_symbols), np.float32))
     env.reset(seed=0)

@@ -12,10 +12,11 @@ from batchenv.kernel import accounting, lane
 from batchenv.kernel.jit import inlined, padded
 from batchenv.kernel.state import CLOSE, F32, F64, NEXT_CLOSE, NIGHT, STOPS, Bool, Lanes, StepOutput, World
 
-ORDER, SIDE, REDUCE, INCREASE, SLIP, FEE_RATE, SLIPPAGE_RATE, BORROW_RATE, EXIT = range(9)
+ORDER, SIDE, REDUCE, INCREASE, SLIP, FEE_RATE, SLIPPAGE_RATE, BORROW_RATE, EXIT, VALUE = range(10)
 """Rows of the scratch matrix ``work``, float64 ``[ROWS, W]``: signed shares decided (2); of the fill at hand 1 for a
-buy and -1 for a sell, the shares of its two parts (3.2), slippage (3.3); the lane's rates; exit prices (5)."""
-ROWS = 9
+buy and -1 for a sell, the shares of its two parts (3.2), slippage (3.3); the lane's rates; exit prices (5); values of
+the positions (6.1)."""
+ROWS = 10
 
 
 @inlined
@@ -345,6 +346,7 @@ def advance_lane(i: int, actions: F32, world: World, lanes: Lanes, out: StepOutp
     mark, holdings, positions, gross = market.mark, lanes.holdings, 0.0, 0.0
     for s in range(padded(work.shape[1])):
         value = holdings[i, s] * mark[t + 1, s]
+        work[VALUE, s] = value
         positions += value
         gross += abs(value)
     after = lanes.cash[i] + positions
@@ -354,4 +356,4 @@ def advance_lane(i: int, actions: F32, world: World, lanes: Lanes, out: StepOutp
     out.turnover[i] = traded / before
     out.costs[i] = costs
     lane.finish_lane(i, after, world, lanes, out)
-    lane.observe_lane(i, market, rules, lanes, out.observation)
+    lane.observe_lane(i, work[VALUE], market, rules, lanes, out.observation)

@@ -102,22 +102,21 @@ def reward_lanes(first: int, stop: int, rules: Rules, lanes: Lanes, out: StepOut
 
 
 @inlined
-def observe_lane(i: int, market: Market, rules: Rules, lanes: Lanes, observation: F32) -> None:
-    """Rule 6.4: write row ``i`` of ``observation``."""
+def observe_lane(i: int, values: F64, market: Market, rules: Rules, lanes: Lanes, observation: F32) -> None:
+    """Rule 6.4: write row ``i`` of ``observation``; ``values`` of the positions at the mark, in money, ``[W]``."""
     t, equity = lanes.bar[i], lanes.equity[i]
-    features, mark, holdings = market.features, market.mark, lanes.holdings
+    features = market.features
     n_features, n = features.shape[1], max(market.symbols, 0)  # known not to be negative: no index wraps around
     for k in range(n_features):
         observation[i, k] = features[t, k]
     scale = 1.0 / equity if equity > 0.0 else 0.0
     for s in range(n):
-        weight = holdings[i, s] * mark[t, s] * scale
-        observation[i, n_features + s] = accounting.clip(weight, -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT)
+        observation[i, n_features + s] = accounting.clip(values[s] * scale, -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT)
     at = n_features + n
     observation[i, at] = accounting.clip(lanes.cash[i] * scale, -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT)
     at += 1
     if rules.unrealized_pnl:
-        entry = lanes.entry
+        entry, mark, holdings = lanes.entry, market.mark, lanes.holdings
         for s in range(n):
             profit = accounting.unrealized(mark[t, s], entry[i, s], holdings[i, s])
             observation[i, at + s] = accounting.clip(profit, -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT)

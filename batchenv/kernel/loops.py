@@ -43,4 +43,5 @@ def open_lanes(which: I64, starts: I64, ends: I64, memory: Any) -> None:
     for k in range(which.shape[0]):
         i = which[k]
         lane.open_lane(i, starts[k], ends[k], world.parameters.initial_cash[i], lanes)
-        lane.observe_lane(i, world.market, world.rules, lanes, out.observation)
+        # There are no positions yet, and so no values.
+        lane.observe_lane(i, lanes.holdings[i], world.market, world.rules, lanes, out.observation)

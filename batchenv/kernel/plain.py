@@ -14,7 +14,7 @@ from batchenv.kernel.state import F32, F64, VECTOR, Lanes, StepOutput, World
 BLOCK = VECTOR
 """Lanes in a block; few enough for their orders to stay in the first cache."""
 SOLD, BOUGHT, FACTOR = BLOCK, BLOCK + 1, BLOCK + 2
-"""Rows of the scratch matrix ``work``, float64 ``[ROWS, W]``, after the rows of each lane's orders: one number for each
+"""Rows of the scratch matrix ``work``, float64 ``[ROWS, W]``, after a row of orders for each lane: one number for each
 lane of the block, sales and purchases at fill prices in money and the factor of 3.4."""
 ROWS = BLOCK + 3
 
@@ -72,12 +72,18 @@ def enter_positions(i: int, t: int, row: int, fill: F64, slippage_rate: float, l
 
 @inlined
 def settle_orders(i: int, t: int, row: int, mark: F64, holdings: F64, work: F64) -> float:
-    """Rules 3.7 and 6.1: move the shares; return the value of the positions at the mark of bar ``t``."""
+    """Rules 3.7 and 6.1: move the shares; leave the positions' values at the mark of ``t`` in place of the orders.
+
+    Returns:
+        The sum of the values.
+    """
     positions, factor = 0.0, work[FACTOR, row]
     for s in range(padded(work.shape[1])):
         held = holdings[i, s] + accounting.scaled(work[row, s], factor)
+        value = held * mark[t, s]
         holdings[i, s] = held
-        positions += held * mark[t, s]
+        work[row, s] = value
+        positions += value
     return positions
 
 
@@ -103,5 +109,5 @@ def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lane
     for i in range(first, first + size):
         lane.finish_lane(i, lanes.equity[i], world, lanes, out)
     lane.reward_lanes(first, first + size, rules, lanes, out)
-    for i in range(first, first + size):
-        lane.observe_lane(i, market, rules, lanes, out.observation)
+    for row in range(size):
+        lane.observe_lane(first + row, work[row], market, rules, lanes, out.observation)
