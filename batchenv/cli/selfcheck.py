@@ -62,6 +62,7 @@ def _print_planted(check: SelfCheck) -> None:
         shares = [f"{outcome.share(name):.1%}" for name in ("agent", "eager", "buy_and_hold")]
         table.add_row(str(outcome.seed), *growth, *shares, f"{outcome.seconds:.1f} s")
     table.add_section()
+    table.caption = "Optimum: the rule that is best on average, on the same bars. Luck may lift an agent above it."
     expected = check.expected
     table.add_row("Formula", "", _points(expected.best), "", f"{expected.eager / expected.best:.1%}", "", "")
     console.print(table)

@@ -22,7 +22,9 @@ def stress(
     output: OutputOption = None,
     model: Annotated[Literal["best", "final"], typer.Option(help="Which model of the run folder.")] = "best",
     lanes: Annotated[int, typer.Option(min=1, help="Most accounts to play at once.")] = 8192,
-    horizon: Annotated[int | None, typer.Option(min=1, help="Bars that each account plays; a year by default.")] = None,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Bars that each account plays, 60 or more; a year by default.")
+    ] = None,
 ) -> None:
     """Find where an agent stops making money: other start dates, costs and sizes of account, all at once."""
     free(output)
