@@ -37,6 +37,8 @@ _LINES: dict[str, dict[str, Any]] = {
     "main": {"color": BASELINES[0], "width": 1.7, "dash": "dash"},
     "other": {"color": QUIET, "width": 1},
 }
+MANIFOLD = 10.0
+"""Highest over lowest equity from which on a linear scale shows the beginning as a flat line."""
 _RANKS = {"agent": 1, "main": 2, "band": 3, "other": 4}
 """Order in the legend."""
 
@@ -219,8 +221,19 @@ def _equity(results: BacktestResults) -> Figure:
         fill = {"fill": "tonexty", "fillcolor": BAND, "legendgroup": "band", "legendrank": _RANKS["band"]}
         figure.add_scatter(y=short(band.high), name=name, **fill, **edge)
         figure.data = (*figure.data[-2:], *figure.data[:-2])  # under the lines
-    figure.update_yaxes(tickformat="~s")
+    figure.update_yaxes(tickformat="~s", type="log" if grows_manifold(results) else "linear")
     return figure
+
+
+def grows_manifold(results: BacktestResults) -> bool:
+    """Return whether equity can be read on a logarithmic scale only: the agent's, or its band's end, is so wide."""
+    if any((account.history["equity"] <= 0).any() for account in accounts(results)):
+        return False
+    spans = [float(results.equity.max() / results.equity.min())]
+    band = None if results.uncertainty is None else results.uncertainty.agent["total_return"]
+    if band is not None and band.low is not None and band.high is not None:
+        spans.append((1.0 + band.high) / (1.0 + band.low))
+    return max(spans) >= MANIFOLD
 
 
 def _drawdown(results: BacktestResults) -> Figure:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stateful.curves import half_a_year, rolling_obstacle
-from stateful.figures import accounts, bucket_size
+from stateful.figures import accounts, bucket_size, grows_manifold
 from stateful.metrics import iso_date
 from stateful.price_figures import MAX_CHARTS, MAX_MARKS, rows_drawn
 from stateful.report_parts import BY_NAME, chart_box, formatted, missing, plain_table, text
@@ -27,7 +27,8 @@ def equity_section(results: BacktestResults) -> str:
     )
     tools = (
         f"<div class=tools>{others}"
-        "<button type=button data-log=equity-chart aria-pressed=false>Logarithmic scale</button></div>"
+        f"<button type=button data-log=equity-chart aria-pressed={str(grows_manifold(results)).lower()}>"
+        "Logarithmic scale</button></div>"
     )
     caption = (
         "Cash plus positions at each close, after fees, slippage, interest and dividends. The baselines start with the "

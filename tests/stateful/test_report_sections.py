@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from batchenv.market import MarketData
@@ -89,6 +90,17 @@ def test_the_equity_chart_has_the_agent_the_main_baseline_and_one_name_for_the_r
     assert ends == pytest.approx([interval.low, interval.high], rel=1e-5)
     costs = page.charts["costs"]["data"]
     assert {t["visible"] for t in costs if t.get("legendgroup") == "others"} == {"legendonly"}
+
+
+@pytest.mark.parametrize(("growth", "scale"), [(1.002, "linear"), (1.02, "log")])
+def test_an_account_that_grows_tenfold_is_drawn_on_a_logarithmic_scale(growth, scale):
+    """On a linear one the first years, and every baseline, would be one flat line."""
+    dates = pd.bdate_range("2020-01-01", periods=200)
+    bars = MarketData.from_frame(pd.DataFrame({"A": 100.0 * growth ** np.arange(200)}, index=dates))
+    page = page_of(backtest(bars, ConstantAgent([1.0]), {**WEIGHTS, "fill": "close"}))
+    assert page.charts["equity"]["layout"]["yaxis"]["type"] == scale
+    pressed = "true" if scale == "log" else "false"
+    assert f"data-log=equity-chart aria-pressed={pressed}>" in page.body
 
 
 def test_the_rolling_sharpe_ratio_ends_in_that_of_the_last_half_year(results, page):
