@@ -228,6 +228,10 @@ def test_an_occupied_output_is_refused_and_left_alone(shell: Shell, tmp_path: Pa
     assert "mine: exists already" in shell.refuse("train", "-c", config, "-o", "mine")
     assert "mine: exists already" in shell.refuse("backtest", "-r", trained, "-o", "mine")
     assert files(tmp_path / "mine") == {"notes.txt": b"keep"}
+    for command in (("backtest", "-r", trained), ("stress", "-r", trained), ("selfcheck",)):
+        message = shell.refuse(*command, "-o", "mine/notes.txt/x")
+        assert "mine/notes.txt/x: no folder can be made here, since" in message
+        assert shell.out == ""  # it says so at once, and not after the work is done
 
 
 def test_a_damaged_run_folder_is_named(shell: Shell, tmp_path: Path, trained: Path) -> None:

@@ -40,9 +40,14 @@ def required(config: Path | None, command: str) -> Path:
 
 
 def free(output: Path | None) -> Path | None:
-    """Return ``output``, or say that something is there already."""
-    if output is not None and output.exists():
+    """Return ``output``, or say before anything is computed that no folder can be made there."""
+    if output is None:
+        return None
+    if output.exists():
         raise RunError(f"{output}: exists already; expected a new folder")
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise RunError(f"{output}: no folder can be made here, since {above} is a file")
     return output
 
 
