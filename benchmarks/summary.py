@@ -208,13 +208,13 @@ def plot_peers(report: dict[str, Any], folder: Path) -> None:
     plot_bars(
         "Environment steps a second, 30 symbols (lanes)", "lane-steps a second", steps, folder / "peers.png", log=True
     )
-    training = [
+    own = [
         (f"{row['algorithm']} on {row['environment']} ({row['lanes']:,})", row["median"], row["environment"] in OURS)
-        for row in report["training"]
+        for row in report.get("own_training", ())
     ]
-    if training:
-        title = "PPO from end to end, steps a second (lanes)"
-        plot_bars(title, "steps a second, rollout and learning", training, folder / "peers_ppo.png", log=True)
+    if own:
+        title = "PPO from end to end, as each project sets it up (lanes)"
+        plot_bars(title, "lane-steps a second, rollout and learning", own, folder / "peers_ppo.png", log=True)
 
 
 def main() -> None:

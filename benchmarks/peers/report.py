@@ -20,8 +20,11 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         console: Where to.
     """
     parts = [_money(report["money"]), _steps(report["steps"])]
-    if report["training"]:
-        parts.append(_training(report["training"]))
+    titles = {
+        "training": "PPO, lane-steps per second with learning",
+        "own_training": "The same, as each project sets PPO up by itself",
+    }
+    parts += [_training(title, report[table]) for table, title in titles.items() if report[table]]
     for part in parts:
         console.print(part, width=WIDTH)
     for name, money in report["money"].items():
@@ -73,8 +76,8 @@ def _steps(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _training(rows: list[dict[str, Any]]) -> Table:
-    table = _table("PPO, lane-steps per second with learning", "algorithm", "environment")
+def _training(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = _table(title, "algorithm", "environment")
     for column in ("lanes", "steps", "median", "spread"):
         table.add_column(column, justify="right")
     for row in rows:

@@ -41,7 +41,13 @@ class Recorder:
     """Collects results, and the reason wherever there is none."""
 
     def __init__(self, console: Console) -> None:
-        self.results: dict[str, Any] = {"money": {}, "steps": [], "training": [], "not_measured": []}
+        self.results: dict[str, Any] = {
+            "money": {},
+            "steps": [],
+            "training": [],
+            "own_training": [],
+            "not_measured": [],
+        }
         self._console = console
 
     def attempt(self, name: str, measure: Callable[[], None]) -> None:
@@ -69,10 +75,11 @@ class Recorder:
             name = f"{case.environment}, {case.lanes} lanes"
             self.attempt(name, lambda k=key, c=case: self._add("steps", k, steps_per_second(c, seconds)))
 
-    def train(self, plan: training.Training, repetitions: int) -> None:
+    def train(self, table: str, plan: training.Training, repetitions: int) -> None:
         """Time one training."""
         key = {name: getattr(plan, name) for name in ("algorithm", "environment", "lanes", "n_steps")}
-        self._add("training", key, training.learning_rate(plan, repetitions))
+        key["hyperparameters"] = plan.hyperparameters
+        self._add(table, key, training.learning_rate(plan, repetitions))
 
     def _add(self, table: str, key: dict[str, Any], rate: Rate) -> None:
         self.results[table].append({**key, **asdict(rate), "spread": rate.spread})
@@ -117,7 +124,6 @@ def settings() -> dict[str, Any]:
         "episode_length_where_random_starts": EPISODE,
         "sb3_environments": SB3_ENVS,
         "torch_threads": torch.get_num_threads(),
-        "ppo": training.HYPERPARAMETERS,
     }
 
 
@@ -139,8 +145,11 @@ def main() -> None:
         recorder.attempt(f"{peer.name}, money", lambda p=peer: recorder.money(p))
     for peer in PEERS:
         recorder.attempt(peer.name, lambda p=peer: recorder.steps(p, 0.05 if options.quick else 0.5))
-    for plan in () if options.quick else training.trainings():
-        recorder.attempt(plan.name, lambda p=plan: recorder.train(p, 5))
+    if not options.quick:
+        for plan in training.trainings():
+            recorder.attempt(plan.name, lambda p=plan: recorder.train("training", p, 5))
+        for plan in training.own_trainings():
+            recorder.attempt(plan.name, lambda p=plan: recorder.train("own_training", p, 3))
     report["machine"]["load_average_at_end"] = load_average()
     report |= recorder.results
     report["ratios"] = ratios(report["steps"])

@@ -1,10 +1,18 @@
-"""PPO end to end, environment and learning together, with the same network and hyperparameters everywhere."""
+"""PPO end to end, environment and learning together.
+
+First with the same network and hyperparameters everywhere, then as each project sets PPO up by itself: that is part of
+what its user gets.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from stable_baselines3 import PPO
@@ -19,6 +27,9 @@ N_STEPS = 256
 """Steps of a rollout at `SB3_ENVS` lanes, for everyone."""
 MANY_LANES, MANY_STEPS = 256, 64
 """Lanes and steps of a rollout as they suit a batched environment; the rest stays as it is."""
+FINRL_OWN: dict[str, Any] = {"batch_size": 64, "ent_coef": 0.01, "learning_rate": 0.00025}
+"""``PPO_PARAMS`` of FinRL's ``config.py``, whose rollouts of 2,048 steps are `SB3_ENVS` times `N_STEPS` here."""
+OURS_OWN = Path("configs/fast_training_ppo.json")
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,7 @@ class Training:
         n_steps: Steps of a rollout.
         make: Builds the environment.
         find: Imports the algorithm; raises `PeerUnavailableError` where it cannot be had.
+        hyperparameters: Of the algorithm, ``n_steps`` apart.
     """
 
     algorithm: str
@@ -40,6 +52,7 @@ class Training:
     n_steps: int
     make: Callable[[], VecEnv]
     find: Callable[[], Any]
+    hyperparameters: dict[str, Any] = field(default_factory=lambda: HYPERPARAMETERS)
 
     @property
     def name(self) -> str:
@@ -74,16 +87,46 @@ def trainings() -> Iterator[Training]:
             yield Training(algorithm, "TradingVecEnv", lanes, n_steps, lambda n=lanes: ours.vec_env(n), find)
 
 
+def own_trainings() -> Iterator[Training]:
+    """Yield FinRL's environments and ours, each with its project's own PPO, lanes and hyperparameters."""
+    for peer in finrl.PEERS:
+        for label, make in peer.vec_envs.items():
+            yield Training("SB3 PPO", f"{peer.name}, {label}", SB3_ENVS, N_STEPS, make, lambda: PPO, FINRL_OWN)
+    agent = json.loads(OURS_OWN.read_text(encoding="utf-8"))["agent"]
+    rest, lanes = dict(agent["hyperparameters"]), agent["n_envs"]
+    n_steps = rest.pop("n_steps")
+    yield Training("FastPPO", "TradingVecEnv", lanes, n_steps, lambda: ours.vec_env(lanes), _fast_ppo, rest)
+
+
 def learning_rate(training: Training, repetitions: int) -> Rate:
     """Return lane-steps per second of ``learn``, one rollout and its updates per repetition, after one to warm up.
 
     Raises:
         PeerUnavailableError: The algorithm cannot be had.
     """
+    with one_core() if "Subproc" not in training.environment else nullcontext():
+        return _learning_rate(training, repetitions)
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this thread and those that it starts on one core, where the system can: XLA takes all that it finds."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _learning_rate(training: Training, repetitions: int) -> Rate:
     algorithm = training.find()
     venv = training.make()
     try:
-        model = algorithm("MlpPolicy", venv, n_steps=training.n_steps, seed=0, device="cpu", **HYPERPARAMETERS)
+        model = algorithm("MlpPolicy", venv, n_steps=training.n_steps, seed=0, device="cpu", **training.hyperparameters)
         rollout = training.lanes * training.n_steps
         model.learn(rollout)
         return summarize([_once(model, rollout) for _ in range(repetitions)])
