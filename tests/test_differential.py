@@ -143,3 +143,19 @@ def test_plain_rules_with_parameters_by_lane() -> None:
     assert BatchTradingEnv(bars, config, n_envs=4, lane_parameters=own)._engine.plain
     found = compare(bars, config, hostile_actions(1), n_envs=4, steps=120, seed=2, lane_parameters=own)
     assert found.terminated > 20
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e-12, 1e-30])
+@pytest.mark.parametrize("mode", ["trade", "weights", "shares"])
+def test_plain_rules_with_orders_of_no_size(mode: str, scale: float) -> None:
+    """Rule 2.3 holds for the plain kernel too: an order that is worth nothing opens no position to be seen."""
+    from stateful.verify import compare
+
+    rng, bars = np.random.default_rng(0), frame_market(seed=1)
+    config = settings(action_config={"mode": mode}, portfolio_config={"trade_limit_percent": 0.1})
+    assert BatchTradingEnv(bars, config, n_envs=1)._engine.plain
+
+    def dust(step: int, env: BatchTradingEnv) -> np.ndarray:
+        return (scale * rng.uniform(-1, 1, (env.num_envs, bars.n_symbols))).astype(np.float32)
+
+    compare(bars, config, dust, n_envs=4, steps=60, seed=0)

@@ -304,7 +304,7 @@ def make_actions(r: random.Random, config: EnvConfig, market: MarketData, n_envs
         if temper == 2:
             return [0.0] * n
         if temper == 3:
-            return [1e-7 * r.choice([-1, 1])] * n
+            return [r.choice([1e-7, 1e-13, 1e-20]) * r.choice([-1, 1])] * n
         if temper == 4:
             return [r.choice([-1.0, 1.0, 0.5, -0.5, 0.25]) for _ in range(n)]
         if temper == 5:
