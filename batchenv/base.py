@@ -71,8 +71,9 @@ class TradingTask:
                 "expected 'next_close' (or 'close', which is optimistic)"
             )
         matrix = compute_features(bars, names, scaler=scaler, scaling=rules.feature_scaling)
+        episodes = rules.episode_config
         schedule = EpisodeSchedule.build(
-            bars.n_bars, matrix.first_bar, rules.episode_config.length, rules.episode_config.random_start
+            bars.n_bars, matrix.first_bar, episodes.length, episodes.random_start, episodes.desynchronize
         )
         _check_market(bars, rules)
         borrows = not rules.margin_config.cash_account

@@ -351,15 +351,18 @@ class RewardConfig(ConfigModel):
 
 
 class EpisodeConfig(ConfigModel):
-    """Episodes (rule 7.3).
+    """Episodes (rules 7.3 and 7.4).
 
     Attributes:
         length: Steps per episode; null runs to the end of the data.
         random_start: Draw the start bar of each episode from (seed, lane, episode).
+        desynchronize: Cut the first episode of each lane to a drawn length, so that lanes of a batch do not all end in
+            the same step; only where there is a length and starts are drawn.
     """
 
     length: int | None = Field(None, ge=1)
     random_start: bool = False
+    desynchronize: bool = False
 
 
 class ObservationConfig(ConfigModel):

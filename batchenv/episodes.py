@@ -15,6 +15,7 @@ import numpy.typing as npt
 from batchenv.errors import ConfigError, MarketDataError
 
 _MASK = 0xFFFFFFFF
+_CUT = 64  # the stream that lengths of first episodes are drawn from
 MAX_SEED = 2**63 - 1
 
 
@@ -67,6 +68,7 @@ class EpisodeSchedule:
         length: Steps per episode, or None for "until the data end".
         final_bar: The last bar of the market.
         random_start: Whether starts are drawn; otherwise every episode starts at ``first``.
+        desynchronize: Whether the first episode of each lane is cut to a drawn length, where starts are drawn.
     """
 
     first: int
@@ -74,9 +76,12 @@ class EpisodeSchedule:
     length: int | None
     final_bar: int
     random_start: bool
+    desynchronize: bool = False
 
     @classmethod
-    def build(cls, n_bars: int, first_bar: int, length: int | None, random_start: bool) -> EpisodeSchedule:
+    def build(
+        cls, n_bars: int, first_bar: int, length: int | None, random_start: bool, desynchronize: bool = False
+    ) -> EpisodeSchedule:
         """Lay out the start bars that a market of ``n_bars`` bars allows.
 
         Raises:
@@ -91,7 +96,7 @@ class EpisodeSchedule:
                 f"({first_bar} for the features to warm up, {1 if length is None else length} steps of an episode, "
                 "and 1); give more bars, shorter feature windows or a shorter episode_config.length"
             )
-        return cls(first_bar, last, length, final, random_start)
+        return cls(first_bar, last, length, final, random_start, desynchronize)
 
     def bars(
         self, seed: int, lanes: npt.NDArray[np.int64], episodes: npt.NDArray[np.int64]
@@ -109,5 +114,26 @@ class EpisodeSchedule:
         start = np.full(np.shape(lanes), self.first, dtype=np.int64)
         if self.random_start:
             start += (draw(seed, lanes, episodes, 0) * (self.last - self.first + 1)) >> 32
-        end = np.full_like(start, self.final_bar) if self.length is None else start + self.length
-        return start, end
+        if self.length is None:
+            return start, np.full_like(start, self.final_bar)
+        return start, start + self.steps(seed, lanes, episodes, np.full_like(start, self.length))
+
+    def steps(
+        self,
+        seed: int,
+        lanes: npt.NDArray[np.int64],
+        episodes: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.int64]:
+        """Return how many steps some episodes take (rule 7.4), given how long they are by configuration.
+
+        Args:
+            seed: The environment's seed.
+            lanes: Lane indices, int64 ``[n]``.
+            episodes: Episode number of each of those lanes, int64 ``[n]``.
+            lengths: Length of each of those episodes in steps, int64 ``[n]``.
+        """
+        if not (self.desynchronize and self.random_start):
+            return lengths
+        cut = 1 + ((draw(seed, lanes, episodes, _CUT) * lengths) >> 32)
+        return np.where(episodes == 0, cut, lengths)

@@ -22,7 +22,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import Tensor, nn
 
 from batchenv.extractors import IndexedExtractor, distinct_bars
-from batchenv.networks import FlatFirst, Gradients, Networks, SideBySide
+from batchenv.networks import FlatFirst, Gradients, Networks, SideBySide, product
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -136,7 +136,7 @@ class _IndexedFirst:
         self._rows = matrix if distinct is None else self._gather(matrix, distinct)
         self._portfolio = obs["portfolio"]
         of_market, of_portfolio = weight.tensor_split((matrix.shape[1],), dim=1)
-        encoded = torch.addmm(bias, self._rows, of_market.t(), beta=scale, alpha=scale)
+        encoded = product(self._rows, of_market.t(), bias=bias, scale=scale)
         torch.index_select(encoded, 0, self._where, out=y)
         y.addmm_(self._portfolio, of_portfolio.t(), alpha=scale)
 
@@ -145,8 +145,8 @@ class _IndexedFirst:
         *_, d_weight, d_bias = self._both.layer
         of_market, of_portfolio = d_weight.tensor_split((self._rows.shape[1],), dim=1)
         d_encoded = dy.new_zeros(len(self._rows), dy.shape[1]).index_add_(0, self._where, dy)
-        torch.mm(d_encoded.t(), self._rows, out=of_market)
-        torch.mm(dy.t(), self._portfolio, out=of_portfolio)
+        product(d_encoded.t(), self._rows, of_market)
+        product(dy.t(), self._portfolio, of_portfolio)
         torch.sum(d_encoded, 0, out=d_bias)
 
     def _gather(self, matrix: Tensor, bars: Tensor) -> Tensor:

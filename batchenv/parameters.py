@@ -201,8 +201,9 @@ class LaneParameters:
             start = given["episode_start"][rows].astype(np.int64)
         elif schedule.random_start:
             start += (draw(seed, lanes, episodes, 0) * (last - schedule.first + 1)) >> 32
-        end = np.full_like(start, schedule.final_bar) if steps is None else start + steps
-        return start, end
+        if steps is None:
+            return start, np.full_like(start, schedule.final_bar)
+        return start, start + schedule.steps(seed, lanes, episodes, steps)
 
     def _check_episodes(self, n_lanes: int, drawn: tuple[float, float] | None) -> None:
         schedule, given = self.schedule, self.given

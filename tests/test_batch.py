@@ -56,6 +56,28 @@ def test_tanh_is_that_of_the_c_library() -> None:
     assert tanh(0.0) == 0.0
 
 
+def test_desynchronized_lanes_do_not_all_end_together() -> None:
+    episodes = {"length": 20, "random_start": True, "desynchronize": True}
+    env = BatchTradingEnv(market(), settings(episode_config=episodes), n_envs=400, seed=1)
+    env.reset()
+    hold = np.zeros((400, 4), np.float32)
+    ended = np.stack([env.step(hold)[3] for _ in range(60)])
+    assert (ended.sum(axis=0) >= 3).all()
+    assert ended.sum(axis=1).max() < 400 * 0.12, "of 20 steps each should end about a twentieth of the lanes"
+    for lane in range(400):
+        first, *others = np.flatnonzero(ended[:, lane])
+        assert first < 20
+        assert set(np.diff([first, *others])) == {20}
+
+
+def test_desynchronizing_cuts_nothing_but_drawn_episodes_with_a_length() -> None:
+    schedules = [EpisodeSchedule.build(101, 5, length, start, True) for length, start in ((20, False), (None, True))]
+    lanes, episodes = np.arange(50), np.zeros(50, np.int64)
+    for schedule in schedules:
+        whole = EpisodeSchedule.build(101, 5, schedule.length, schedule.random_start)
+        np.testing.assert_array_equal(schedule.bars(3, lanes, episodes), whole.bars(3, lanes, episodes))
+
+
 def test_autoreset_gives_the_first_observation_and_keeps_the_true_last_one() -> None:
     env = BatchTradingEnv(market(), settings(), n_envs=5, seed=1)
     assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP

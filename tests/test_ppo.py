@@ -21,7 +21,7 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
-from batchenv import EnvConfig, IndexedExtractor, MarketData, TradingVecEnv, indexed_policy
+from batchenv import EnvConfig, IndexedExtractor, MarketData, TradingVecEnv, indexed_policy, networks
 from batchenv.extractors import MarketFeatures
 from batchenv.mlp import PlainMlp
 from batchenv.ppo import FastPPO
@@ -459,3 +459,29 @@ def test_someone_who_listens_is_heard(listen: str) -> None:
     else:
         policy.value_net.weight.register_hook(lambda _: heard.append(1))
     assert PlainMlp.of(policy) is None
+
+
+@pytest.mark.parametrize("layout", ["dense", "transposed", "columns"])
+@pytest.mark.parametrize("shape", [(512, 271, 128), (128, 512, 271), (64, 2048, 64), (8, 16, 4)])
+def test_a_product_is_the_same_by_either_library(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int], layout: str
+) -> None:
+    """Whichever library multiplies, and however the numbers lie in memory."""
+    if networks._onednn is None or not torch._C._has_mkldnn:
+        pytest.skip("this torch has no oneDNN")
+    torch.manual_seed(0)
+    n, m, k = shape
+    a, b, bias = torch.randn(n, m), torch.randn(m, k), torch.randn(k)
+    if layout == "transposed":
+        a, b = a.t().contiguous().t(), b.t().contiguous().t()
+    elif layout == "columns":
+        a, b = torch.randn(n, 2 * m)[:, m:], torch.randn(m, 2 * k)[:, :k]
+    exact = (a.double() @ b.double()).float()
+    for own in (False, True):
+        monkeypatch.setattr(networks, "_ONEDNN", own)
+        out = torch.empty(n, 2 * k)[:, k:]
+        assert networks.product(a, b, out) is out
+        torch.testing.assert_close(out, exact, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            networks.product(a, b, bias=bias, scale=2.0), 2 * (exact + bias), rtol=1e-4, atol=1e-3
+        )

@@ -225,7 +225,11 @@ def make_rules(r: random.Random, market: MarketData) -> tuple[EnvConfig, tuple[s
             },
             "observation_config": {"unrealized_pnl": r.random() < 0.5, "time_left": r.random() < 0.5},
             "reward_config": {"type": r.choice(["simple_return", "fast_profit_reward", "log_return"])},
-            "episode_config": {"length": length, "random_start": r.random() < 0.7},
+            "episode_config": {
+                "length": length,
+                "random_start": r.random() < 0.7,
+                "desynchronize": length is not None and length % 2 == 1,
+            },
             "fill": fill,
         }
     )

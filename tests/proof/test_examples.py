@@ -141,9 +141,15 @@ def test_7_4_the_hash_as_the_text_has_it(tier: Any) -> None:
     assert (by_the_text(0, 0, 0, 0), by_the_text(7, 3, 2, 0)) == (3_324_898_627, 3_025_686_036)
     for arguments in ((0, 0, 0, 0), (7, 3, 2, 0), (2**40 + 5, 4095, 10**6, 6)):
         assert draw(*arguments) == by_the_text(*arguments)
-    env = tier(hundred(), rules(features=["momentum_20"], episode_config={"length": 10, "random_start": True}), seed=0)
-    env.reset(seed=0)
-    assert env.bar == 74
+    for cut, end in ((False, 84), (True, 77)):
+        episodes = {"length": 10, "random_start": True, "desynchronize": cut}
+        env = tier(hundred(), rules(features=["momentum_20"], episode_config=episodes), seed=0)
+        env.reset(seed=0)
+        assert env.bar == 74
+        while not env.step(np.zeros(env.action_space.shape, np.float32))[3]:
+            pass
+        assert env.bar == end
+    assert by_the_text(0, 0, 0, 64) == draw(0, 0, 0, 64) == 1_185_154_697
 
 
 REWARDS = {"simple_return": 0.01, "log_return": 0.00995033, "fast_profit_reward": 0.76159416}
