@@ -163,7 +163,7 @@ left.legend(frameon=False)
 left.yaxis.set_major_formatter("{x:,.0f}")
 
 for row, difference in enumerate(found.differences.values()):
-    colour, yearly = "C0" if difference.distinguishable else "0.6", difference.cagr
+    colour, yearly = "C0" if difference.distinguishable_together else "0.6", difference.cagr
     if yearly.low is not None:
         right.plot([yearly.low, yearly.high], [row, row], color=colour)
         right.plot(yearly.estimate, row, "o", color=colour)

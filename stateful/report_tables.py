@@ -110,8 +110,9 @@ def differences_table(differences: Mapping[str, Difference], labels: Mapping[str
         better, p = gap.probability_better, gap.p_value
         cells.append(Cell(better, "n/a" if better is None else percent(better, digits=0)).html())
         cells.append(Cell(p, "n/a" if p is None else f"{p:.3f}").html())
-        verdict = {True: "distinguishable", False: "not distinguishable", None: "not known"}[gap.distinguishable]
-        cells.append(Cell(verdict, verdict, style="text strong" if gap.distinguishable else "text").html())
+        verdict = {True: "only by itself", False: "not distinguishable", None: "not known"}[gap.distinguishable]
+        verdict = "distinguishable" if gap.distinguishable_together else verdict
+        cells.append(Cell(verdict, verdict, style="text strong" if gap.distinguishable_together else "text").html())
         rows.append("".join(cells))
     heads = (
         ("Agent less", False), ("Growth a year, points", True), ("Sharpe ratio", True), ("Agent ahead in", True),

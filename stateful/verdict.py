@@ -95,12 +95,13 @@ def _against_all(metrics: Mapping[str, Any], labels: Mapping[str, str], found: S
 
 def _luck_of_all(metrics: Mapping[str, Any], labels: Mapping[str, str], found: Sequence[Verdict]) -> str:
     """Say how many of the differences are more than luck explains, and which."""
+    differences = (metrics.get("uncertainty") or {}).get("differences", {})
     known = [verdict for verdict in found if verdict.distinguishable is not None]
     if not known:
         return _no_intervals(metrics)
-    clear = [verdict for verdict in known if verdict.distinguishable]
+    clear = [verdict for verdict in known if differences[verdict.baseline]["distinguishable_together"]]
     n = f"the {len(known)} differences" + (" that have an interval" if len(known) < len(found) else "")
-    confidence = _confidence(metrics["uncertainty"])
+    confidence = f"{_confidence(metrics['uncertainty'])} in all of them together"
     if not clear:
         return f"{confidence} none of {n} is distinguishable from luck."
     named = (
@@ -123,6 +124,8 @@ def _luck(metrics: Mapping[str, Any], baseline: str) -> tuple[str, bool | None]:
         return f"Whether luck explains the difference cannot be said: {yearly['reason']}.", None
     low, high = (f"{_no_negative_zero(100 * yearly[end], 1):+,.1f}" for end in ("low", "high"))
     verdict = "distinguishable from luck" if clear else "not distinguishable from luck"
+    if clear and not difference["distinguishable_together"]:
+        verdict += ", taken by itself, and not among all baselines"
     return f"{_confidence(uncertainty)} the yearly difference lies between {low} and {high} points: {verdict}.", clear
 
 

@@ -18,9 +18,10 @@ from stateful import BackTesting, StatefulTradingEnv
 from stateful import backtest as backtest_module
 from stateful.evaluation import uncertainty as uncertainty_module
 from stateful.evaluation.bootstrap import common_block_length, mean_block_length, resample, stationary_positions
+from stateful.evaluation.estimates import Interval
 from stateful.evaluation.seeds import across_seeds
 from stateful.evaluation.sharpe import Trials
-from stateful.evaluation.uncertainty import FIGURES, MINIMUM_BARS, measure_uncertainty
+from stateful.evaluation.uncertainty import FIGURES, MINIMUM_BARS, Difference, hold_together, measure_uncertainty
 from stateful.judge import make_judge
 from stateful.verdict import headlines, sharpe_sentence, verdicts
 from tests.markets import market
@@ -285,14 +286,18 @@ def account(total_return, sharpe=1.0):
     return {"total_return": total_return, "sharpe": sharpe, "max_drawdown": -0.1, "bars": 252}
 
 
-def told(agent, others, clear=(), reason=None):
-    """Metrics with baselines ``b0``, ``b1`` ..., of which those in ``clear`` are distinguishable."""
+def told(agent, others, clear=(), alone=(), reason=None):
+    """Metrics with baselines ``b0``, ``b1`` ..., of which those in ``clear`` are distinguishable, ``alone`` or not."""
     differences = {}
     for i, other in enumerate(others):
         gap = agent - other
-        low, high = (gap - 0.02, gap + 0.02) if i in clear else (gap - 9, gap + 9)
+        low, high = (gap - 0.02, gap + 0.02) if i in (*clear, *alone) else (gap - 9, gap + 9)
         yearly = {"low": None if reason else low, "high": None if reason else high, "reason": reason}
-        differences[f"b{i}"] = {"cagr": yearly, "distinguishable": None if reason else i in clear}
+        differences[f"b{i}"] = {
+            "cagr": yearly,
+            "distinguishable": None if reason else i in (*clear, *alone),
+            "distinguishable_together": None if reason else i in clear,
+        }
     figure = {"value": None, "reason": reason or "nobody counted"}
     uncertainty = {
         "level": 0.95, "differences": differences, "trials": None,
@@ -313,6 +318,36 @@ def test_a_comparison_says_whether_luck_explains_it():
     assert "Sharpe ratio is the same" in luck.detail
 
 
+def test_what_holds_by_itself_alone_is_said_to():
+    metrics, labels = told(0.3, [0.2, 0.5], alone=[1])
+    summary = headlines(metrics, labels)[0]
+    assert (
+        summary.detail
+        == "With 95% confidence in all of them together none of the 2 differences is distinguishable from luck."
+    )
+    assert (
+        "points: distinguishable from luck, taken by itself, and not among all baselines."
+        in verdicts(metrics, labels)[1].detail
+    )
+
+
+def test_holm_counts_the_comparisons():
+    """By hand: of three p-values at 95% the least must reach 0.05 / 3, the next 0.05 / 2, the last 0.05."""
+    some = Interval(0.1, 0.05, 0.15)
+
+    def decided(*p_values):
+        gaps = {f"b{k}": Difference(some, some, some, 0.99, p, True) for k, p in enumerate(p_values)}
+        return [gap.distinguishable_together for gap in hold_together(gaps, 0.95).values()]
+
+    assert decided(0.01, 0.02, 0.04) == [True, True, True]
+    assert decided(0.06, 0.02, 0.001) == [False, True, True]
+    assert decided(0.017, 0.001, 0.026) == [True, True, True]
+    assert decided(0.04, 0.03, 0.02) == [False, False, False]
+    assert decided(0.0502) == [True], "a comparison that stands alone is what its interval says"
+    missing = Difference(some, some, some, None, None, None)
+    assert hold_together({"gone": missing}, 0.95)["gone"].distinguishable_together is None
+
+
 def test_the_first_lines_sum_up_all_baselines():
     metrics, labels = told(0.3, [0.1, 0.2, 0.5, 0.0], clear=[2, 3])
     summary, plain = headlines(metrics, labels)
@@ -321,7 +356,8 @@ def test_the_first_lines_sum_up_all_baselines():
     )
     assert summary.outcome == "level" and plain.baseline == "b0"
     assert summary.detail == (
-        "With 95% confidence 2 of the 4 differences are distinguishable from luck: better than rule 3 and worse than "
+        "With 95% confidence in all of them together 2 of the 4 differences are distinguishable from luck: "
+        "better than rule 3 and worse than "
         "rule 2."
     )
     won, lost = (headlines(*told(agent, [0.1, 0.2]))[0] for agent in (0.3, 0.0))
@@ -331,7 +367,10 @@ def test_the_first_lines_sum_up_all_baselines():
     )
     assert (won.outcome, lost.outcome) == ("beat", "lost")
     assert lost.headline.startswith("After costs the agent beat none of the 2 baselines; the best of them was rule 1 (")
-    assert lost.detail == "With 95% confidence none of the 2 differences is distinguishable from luck."
+    assert (
+        lost.detail
+        == "With 95% confidence in all of them together none of the 2 differences is distinguishable from luck."
+    )
     everything = headlines(*told(0.9, [0.1, 0.2], clear=[0, 1]))[0].detail
     assert everything.endswith("all of the 2 differences are distinguishable from luck: better than rule 0 and rule 1.")
 

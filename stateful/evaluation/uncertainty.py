@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,9 @@ class Difference:
         sharpe: Difference of the yearly Sharpe ratios.
         probability_better: Part of the resampled histories in which the agent ends with more than the baseline.
         p_value: Two-sided: how often luck alone would bring the returns at least this far apart.
-        distinguishable: Whether the interval of the yearly growth's difference leaves out 0.
+        distinguishable: Whether the interval of the yearly growth's difference leaves out 0: taken by itself.
+        distinguishable_together: Whether that holds although the agent is compared with all baselines; see
+            `hold_together`.
     """
 
     total_return: Interval
@@ -64,6 +66,27 @@ class Difference:
     probability_better: float | None
     p_value: float | None
     distinguishable: bool | None
+    distinguishable_together: bool | None = None
+
+
+def hold_together(differences: Mapping[str, Difference], level: float) -> dict[str, Difference]:
+    """Return differences with ``distinguishable_together`` filled in.
+
+    The probability that any of them is called distinguishable though there is no difference is at most 1 - ``level``:
+    S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979). The
+    smallest of n p-values has to be at most (1 - level) / n, the next (1 - level) / (n - 1), and so on, until one is
+    not.
+
+    Args:
+        differences: The differences by name; those without a p-value are left as they are.
+        level: Confidence.
+    """
+    known = sorted((gap.p_value, name) for name, gap in differences.items() if gap.p_value is not None)
+    found, holds = dict(differences), True
+    for rank, (p_value, name) in enumerate(known):
+        holds = holds and (len(known) == 1 or p_value <= (1.0 - level) / (len(known) - rank))
+        found[name] = replace(found[name], distinguishable_together=holds and bool(found[name].distinguishable))
+    return found
 
 
 @dataclass(frozen=True)
@@ -125,6 +148,7 @@ def measure_uncertainty(
         [agent, *baselines.values()], config=config, periods_per_year=periods_per_year, risk_free_rate=risk_free_rate
     )
     others = dict(zip(baselines, accounts[1:], strict=True))
+    differences = {name: accounts[0].less(account) for name, account in others.items()}
     record, missing = _record(agent, accounts[0].obstacle, bar_rate(risk_free_rate, periods_per_year))
     return Uncertainty(
         level=config.level,
@@ -133,7 +157,7 @@ def measure_uncertainty(
         mean_block_length=length,
         agent=accounts[0].intervals(),
         baselines={name: account.intervals() for name, account in others.items()},
-        differences={name: accounts[0].less(account) for name, account in others.items()},
+        differences=hold_together(differences, config.level),
         probabilistic_sharpe=Figure(probabilistic_sharpe(record)) if record else Figure(None, missing),
         deflated_sharpe=_deflated(record, trials) if record else Figure(None, missing),
         trials=None if trials is None else trials.count,

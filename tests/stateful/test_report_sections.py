@@ -71,7 +71,8 @@ def test_the_agent_less_each_baseline(results, page):
         assert row[1] == f"{100 * gap.cagr.estimate:+.1f} {low:+.1f} to {high:+.1f}"
         assert row[3] == percent(gap.probability_better, digits=0)
         assert row[4] == f"{gap.p_value:.3f}"
-        assert row[5] == ("distinguishable" if low > 0 or high < 0 else "not distinguishable")
+        alone = "only by itself" if low > 0 or high < 0 else "not distinguishable"
+        assert row[5] == ("distinguishable" if gap.distinguishable_together else alone)
     assert any("The true Sharpe ratio is above 0 with a probability of" in text for text in page.said("p"))
 
 
