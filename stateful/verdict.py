@@ -343,6 +343,12 @@ def limits(metrics: Mapping[str, Any], config: EnvConfig, market: MarketData) ->
             f"{_further_costs(config)}; {_simplifications(config)}; taxes are not counted."
         ),
     ]
+    if metrics["baselines"] and config.action_config.mode in ("trade", "discrete"):
+        most = percent(config.portfolio_config.trade_limit_percent)
+        notes.append(Note(
+            f"The agent trades at most {most} of its equity in a symbol at a time (trade_limit_percent); the baselines "
+            "take the positions of their rule at once."
+        ))  # fmt: skip
     if metrics["open_trades"]:
         notes.append(Note("Positions still held at the end count at the last close, without the cost of selling them."))
     return tuple(notes)

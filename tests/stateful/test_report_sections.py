@@ -194,6 +194,16 @@ def test_warnings_are_on_top_and_what_was_not_checked_is_below():
         assert (flag.text in page_head_texts(page)) == (flag.severity == "warning")
 
 
+@pytest.mark.parametrize("mode", ["trade", "weights"])
+def test_what_limits_the_agent_and_not_the_baselines_is_said(mode):
+    rules = {"action_config": {"mode": mode}, "portfolio_config": {"trade_limit_percent": 0.25}}
+    said = [text for text in page_of(backtest(market(0), RandomAgent(4), rules)).said("li") if "at a time" in text]
+    assert said == ([] if mode == "weights" else [
+        "The agent trades at most 25.0% of its equity in a symbol at a time (trade_limit_percent); the baselines take "
+        "the positions of their rule at once."
+    ])  # fmt: skip
+
+
 def test_a_buy_and_hold_that_could_not_buy_is_said_to_be_no_measure():
     said = "Buy and hold is no measure here:"
     large = {"execution_config": {"participation_limit": 0.05}, "portfolio_config": {"initial_cash": 1e12}}
