@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof.mutate import MUTANTS
+
 ROOT = Path(__file__).parent.parent
 ORDER = {
     "errors": 0,
@@ -167,3 +169,10 @@ def test_the_kernel_is_recompiled_when_any_of_its_files_changes(tmp_path: Path) 
     assert "return rate * notional" in text
     formulas.write_text(text.replace("return rate * notional", "return 2.0 * rate * notional"))
     assert cash() < before
+
+
+def test_every_mutant_has_one_place_to_break() -> None:
+    """`make mutants` takes minutes to find out; a kernel that was rewritten must bring its mutants along."""
+    for mutant in MUTANTS:
+        text = (ROOT / "batchenv" / "kernel" / f"{mutant.file}.py").read_text(encoding="utf-8")
+        assert text.count(mutant.old) == 1, mutant.name

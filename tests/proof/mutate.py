@@ -96,7 +96,7 @@ MUTANTS = [
     Mutant("bankruptcy of the wrong lane", "lane", "world.parameters.initial_cash[i])", "world.parameters.initial_cash[0])"),
     Mutant("episode a bar too long", "lane", "lanes.bar[i] >= lanes.end[i]", "lanes.bar[i] > lanes.end[i]"),
     Mutant("reward of the wrong base", "rewards", "return after / before - 1.0", "return 1.0 - before / after"),
-    Mutant("turnover of the final equity", "full", "traded / before, costs", "traded / after, costs"),
+    Mutant("turnover of the final equity", "full", "out.turnover[i] = traded / before", "out.turnover[i] = traded / after"),
     Mutant("peak forgotten", "lane", "lanes.peak[i] = max(lanes.peak[i], after)", "lanes.peak[i] = after"),
     Mutant("holdings survive a reset", "lane", "    lanes.holdings[i, :] = 0.0\n", ""),
     Mutant("margin call survives a reset", "lane", "    lanes.margin_call[i] = False\n", ""),
