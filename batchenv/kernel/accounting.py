@@ -78,9 +78,9 @@ def permitted_volume(order: float, participation: float, volume: float) -> float
 
 
 @inlined
-def sizeable(order: float, mark: float, equity: float) -> float:
-    """Rule 2.3: the order, or 0 when it is of no size."""
-    return order if abs(order) * mark > RESIDUE * equity else 0.0
+def sizeable(order: float, inverse: float, equity: float) -> float:
+    """Rule 2.3: the order, or 0 when it is of no size; ``inverse`` is 1 / mark."""
+    return order if abs(order) > RESIDUE * equity * inverse else 0.0
 
 
 @inlined

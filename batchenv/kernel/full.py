@@ -37,15 +37,15 @@ def spread(values: F64, i: int, row: int, work: F64) -> None:
 @inlined
 def decide_orders(i: int, t: int, actions: F32, world: World, lanes: Lanes, work: F64) -> None:
     """Rule 2: the orders decided at ``t``, which a margin call overrules."""
-    rules, mark, equity, holdings = world.rules, world.market.mark, lanes.equity[i], lanes.holdings
+    rules, inverse, equity, holdings = world.rules, world.market.inverse, lanes.equity[i], lanes.holdings
     if lanes.margin_call[i]:
         for s in range(padded(work.shape[1])):
             work[ORDER, s] = -holdings[i, s]
     else:
         leverage = world.parameters.leverage[i]
-        lane.size_orders(i, t, actions, world.market.inverse, holdings, rules, equity, leverage, work[ORDER])
+        lane.size_orders(i, t, actions, inverse, holdings, rules, equity, leverage, work[ORDER])
     for s in range(padded(work.shape[1])):
-        work[ORDER, s] = accounting.sizeable(work[ORDER, s], mark[t, s], equity)
+        work[ORDER, s] = accounting.sizeable(work[ORDER, s], inverse[t, s], equity)
 
 
 # --- 3 Fill -----------------------------------------------------------------------------------------------------

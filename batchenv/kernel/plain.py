@@ -20,12 +20,12 @@ ROWS = BLOCK + 3
 
 
 @inlined
-def permit_orders(i: int, t: int, row: int, mark: F64, fill: F64, holdings: F64, equity: float, work: F64) -> None:
+def permit_orders(i: int, t: int, row: int, inverse: F64, fill: F64, holdings: F64, equity: float, work: F64) -> None:
     """Rules 1.4, 2.3 and 3.1: cut the orders in ``row`` to what may trade, and add up what they sell and buy."""
     sold = 0.0
     bought = 0.0
     for s in range(padded(work.shape[1])):
-        sized = accounting.sizeable(work[row, s], mark[t, s], equity)
+        sized = accounting.sizeable(work[row, s], inverse[t, s], equity)
         kept = accounting.permitted_sale(sized, holdings[i, s])
         order = kept if fill[t, s] > 0.0 else 0.0
         value = order * fill[t, s]
@@ -98,7 +98,7 @@ def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lane
             lane.fetch_lane(i + lane.AHEAD, world, lanes, out)
         t = lanes.bar[i]
         lane.size_orders(i, t, actions, market.inverse, lanes.holdings, rules, lanes.equity[i], 1.0, work[row])
-        permit_orders(i, t, row, market.mark, market.fill, lanes.holdings, lanes.equity[i], work)
+        permit_orders(i, t, row, market.inverse, market.fill, lanes.holdings, lanes.equity[i], work)
     pay_orders(first, size, world, lanes, out, work)
     for row in range(size):
         i = first + row

@@ -40,7 +40,7 @@ class Mutant(NamedTuple):
 MUTANTS = [
     Mutant("fee added to a sale's proceeds", "plain", "sales - accounting.variable_fee", "sales + accounting.variable_fee"),
     Mutant("fee left out of affordability", "plain", "need = purchases + accounting.variable_fee(0.0, purchases, fee_rate, 0.0)", "need = purchases"),
-    Mutant("orders of no size open positions", "plain", "sized = accounting.sizeable(work[row, s], mark[t, s], equity)", "sized = work[row, s]"),
+    Mutant("orders of no size open positions", "plain", "sized = accounting.sizeable(work[row, s], inverse[t, s], equity)", "sized = work[row, s]"),
     Mutant("buys never scaled", "plain", "factor = accounting.scarce_factor(cash, need, before)", "factor = 1.0"),
     Mutant("slippage helps the buyer", "accounting", "return fill * (1.0 + side * slip)", "return fill * (1.0 - side * slip)"),
     Mutant("slippage on one side only", "accounting", "return fill * (1.0 + side * slip)", "return fill * (1.0 + max(side, 0.0) * slip)"),
