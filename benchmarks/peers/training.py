@@ -76,26 +76,29 @@ def _sbx_ppo() -> Any:
     return sbx.PPO
 
 
+ALGORITHMS: dict[str, Callable[[], Any]] = {"SB3 PPO": lambda: PPO, "FastPPO": _fast_ppo, "SBX PPO": _sbx_ppo}
+
+
 def trainings() -> Iterator[Training]:
     """Yield what is trained: FinRL's environments in both wrappers, then ours with three implementations of PPO."""
     for peer in finrl.PEERS:
         for label, make in peer.vec_envs.items():
             yield Training("SB3 PPO", f"{peer.name}, {label}", SB3_ENVS, N_STEPS, make, lambda: PPO)
-    algorithms = {"SB3 PPO": lambda: PPO, "FastPPO": _fast_ppo, "SBX PPO": _sbx_ppo}
-    for algorithm, find in algorithms.items():
+    for algorithm, find in ALGORITHMS.items():
         for lanes, n_steps in ((SB3_ENVS, N_STEPS), (MANY_LANES, MANY_STEPS)):
             yield Training(algorithm, "TradingVecEnv", lanes, n_steps, lambda n=lanes: ours.vec_env(n), find)
 
 
 def own_trainings() -> Iterator[Training]:
-    """Yield FinRL's environments and ours, each with its project's own PPO, lanes and hyperparameters."""
+    """Yield FinRL's environments and ours, each with its project's own lanes and hyperparameters."""
     for peer in finrl.PEERS:
         for label, make in peer.vec_envs.items():
             yield Training("SB3 PPO", f"{peer.name}, {label}", SB3_ENVS, N_STEPS, make, lambda: PPO, FINRL_OWN)
     agent = json.loads(OURS_OWN.read_text(encoding="utf-8"))["agent"]
     rest, lanes = dict(agent["hyperparameters"]), agent["n_envs"]
     n_steps = rest.pop("n_steps")
-    yield Training("FastPPO", "TradingVecEnv", lanes, n_steps, lambda: ours.vec_env(lanes), _fast_ppo, rest)
+    for algorithm, find in ALGORITHMS.items():
+        yield Training(algorithm, "TradingVecEnv", lanes, n_steps, lambda: ours.vec_env(lanes), find, rest)
 
 
 def learning_rate(training: Training, repetitions: int) -> Rate:
