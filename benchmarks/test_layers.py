@@ -95,6 +95,11 @@ def test_kernel_by_rules(benchmark: Any, rules: str) -> None:
     kernel(benchmark, worlds.batch(30, 4096, worlds.RULES[rules], copy=False), rules=rules)
 
 
+def test_kernel_indexed(benchmark: Any) -> None:
+    """The money alone: indexed observations have no features to move."""
+    kernel(benchmark, worlds.batch(30, 4096, worlds.PLAIN | {"observation_config": {"mode": "indexed"}}, copy=False))
+
+
 @pytest.mark.parametrize("rules", list(worlds.WITHOUT))
 def test_kernel_without(benchmark: Any, rules: str) -> None:
     kernel(benchmark, worlds.batch(30, 4096, worlds.WITHOUT[rules], copy=False), without=rules)
