@@ -152,7 +152,7 @@ def drawn(seed: int) -> tuple[StatefulTradingEnv, Attribution]:
 
 def test_the_parts_sum_to_the_total_in_every_drawn_world() -> None:
     seen: set[tuple[str, str]] = set()
-    for seed in range(120):
+    for seed in range(240):
         env, found = drawn(seed)
         history = env.history
         seen |= set(found.parts[["side", "kind"]].itertuples(index=False, name=None))
