@@ -99,41 +99,34 @@ class EpisodeSchedule:
         return cls(first_bar, last, length, final, random_start, desynchronize)
 
     def bars(
-        self, seed: int, lanes: npt.NDArray[np.int64], episodes: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the start and end bars of some episodes.
-
-        Args:
-            seed: The environment's seed.
-            lanes: Lane indices, int64 ``[n]``.
-            episodes: Episode number of each of those lanes, int64 ``[n]``.
-
-        Returns:
-            Start bars and end bars, int64 ``[n]`` each; an episode takes end - start steps.
-        """
-        start = np.full(np.shape(lanes), self.first, dtype=np.int64)
-        if self.random_start:
-            start += (draw(seed, lanes, episodes, 0) * (self.last - self.first + 1)) >> 32
-        if self.length is None:
-            return start, np.full_like(start, self.final_bar)
-        return start, start + self.steps(seed, lanes, episodes, np.full_like(start, self.length))
-
-    def steps(
         self,
         seed: int,
         lanes: npt.NDArray[np.int64],
         episodes: npt.NDArray[np.int64],
-        lengths: npt.NDArray[np.int64],
-    ) -> npt.NDArray[np.int64]:
-        """Return how many steps some episodes take (rule 7.4), given how long they are by configuration.
+        lengths: npt.NDArray[np.int64] | None = None,
+        starts: npt.NDArray[np.int64] | None = None,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the start and end bars of some episodes (rules 7.3, 7.4 and 8.3).
 
         Args:
             seed: The environment's seed.
             lanes: Lane indices, int64 ``[n]``.
             episodes: Episode number of each of those lanes, int64 ``[n]``.
-            lengths: Length of each of those episodes in steps, int64 ``[n]``.
+            lengths: Steps of each of those episodes, int64 ``[n]``; None takes ``length``.
+            starts: Start bar of each, int64 ``[n]``; None takes ``first``, or draws it.
+
+        Returns:
+            Start bars and end bars, int64 ``[n]`` each; an episode takes end - start steps.
         """
-        if not (self.desynchronize and self.random_start):
-            return lengths
-        cut = 1 + ((draw(seed, lanes, episodes, _CUT) * lengths) >> 32)
-        return np.where(episodes == 0, cut, lengths)
+        if lengths is None and self.length is not None:
+            lengths = np.full(np.shape(lanes), self.length, np.int64)
+        start = np.full(np.shape(lanes), self.first, np.int64) if starts is None else starts.astype(np.int64)
+        if starts is None and self.random_start:
+            last = self.final_bar - (1 if lengths is None else lengths)
+            start += (draw(seed, lanes, episodes, 0) * (last - self.first + 1)) >> 32
+        if lengths is None:
+            return start, np.full_like(start, self.final_bar)
+        if self.desynchronize and self.random_start:
+            cut = 1 + ((draw(seed, lanes, episodes, _CUT) * lengths) >> 32)
+            lengths = np.where(episodes == 0, cut, lengths)
+        return start, start + lengths

@@ -146,14 +146,16 @@ class LaneParameters:
                 count = int(high - low + 1)
                 drawn[name] = int(low) + ((u * count) >> 32) if name in _WHOLE else low + (high - low) * (u / 2**32)
 
+        def found(name: str, default: Any = None) -> Any:
+            return self.given[name][rows] if name in self.given else drawn.get(name, default)
+
         def pick(name: str, default: Any, *shape: int) -> npt.NDArray[Any]:
-            value = self.given[name][rows] if name in self.given else drawn.get(name, default)
-            value = np.asarray(value)
+            value = np.asarray(found(name, default))
             if len(shape) == 2 and value.ndim == 1 and name != "tradable" and name in (*self.given, *drawn):
                 value = value[:, None]
             return np.array(np.broadcast_to(value, shape))
 
-        start, end = self._bars(seed, lanes, episodes, rows, drawn.get("episode_length"))
+        start, end = self.schedule.bars(seed, lanes, episodes, found("episode_length"), found("episode_start"))
         return LaneValues(
             fee_rate=pick("fee_rate", configured["fee_rate"], k, s),
             slippage_rate=pick("slippage_rate", configured["slippage_rate"], k, s),
@@ -180,30 +182,6 @@ class LaneParameters:
         """Whether episodes have a length, configured, given or drawn; otherwise they run to the end of the data."""
         drawn = self.config.randomization.episode_length is not None
         return self.schedule.length is not None or "episode_length" in self.given or drawn
-
-    def _bars(
-        self,
-        seed: int,
-        lanes: npt.NDArray[np.int64],
-        episodes: npt.NDArray[np.int64],
-        rows: npt.NDArray[np.int64],
-        drawn_length: npt.NDArray[np.int64] | None,
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        schedule, given = self.schedule, self.given
-        steps = given["episode_length"][rows] if "episode_length" in given else drawn_length
-        if steps is None and "episode_start" not in given:
-            return schedule.bars(seed, lanes, episodes)
-        if steps is None and schedule.length is not None:
-            steps = np.full(len(lanes), schedule.length)
-        last = schedule.final_bar - (1 if steps is None else steps)
-        start = np.full(len(lanes), schedule.first, np.int64)
-        if "episode_start" in given:
-            start = given["episode_start"][rows].astype(np.int64)
-        elif schedule.random_start:
-            start += (draw(seed, lanes, episodes, 0) * (last - schedule.first + 1)) >> 32
-        if steps is None:
-            return start, np.full_like(start, schedule.final_bar)
-        return start, start + schedule.steps(seed, lanes, episodes, steps)
 
     def _check_episodes(self, n_lanes: int, drawn: tuple[float, float] | None) -> None:
         schedule, given = self.schedule, self.given

@@ -95,10 +95,10 @@ def _against_all(metrics: Mapping[str, Any], labels: Mapping[str, str], found: S
 
 def _luck_of_all(metrics: Mapping[str, Any], labels: Mapping[str, str], found: Sequence[Verdict]) -> str:
     """Say how many of the differences are more than luck explains, and which."""
-    differences = (metrics.get("uncertainty") or {}).get("differences", {})
     known = [verdict for verdict in found if verdict.distinguishable is not None]
     if not known:
         return _no_intervals(metrics)
+    differences = metrics["uncertainty"]["differences"]
     clear = [verdict for verdict in known if differences[verdict.baseline]["distinguishable_together"]]
     n = f"the {len(known)} differences" + (" that have an interval" if len(known) < len(found) else "")
     confidence = f"{_confidence(metrics['uncertainty'])} in all of them together"
