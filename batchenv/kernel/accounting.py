@@ -154,9 +154,9 @@ def scarce_factor(left: float, bound: float, equity: float) -> float:
 @inlined
 def net_factor(factor: float, left: float, pace: float, equity: float) -> float:
     """Rule 3.4: f kept within the net limit on one side, of which ``left`` is left, and which f uses at ``pace``."""
-    if pace <= RESIDUE * equity:
-        return factor
-    return min(factor, left / pace) if left > RESIDUE * equity else 0.0
+    binding, room_left = pace > RESIDUE * equity, left > RESIDUE * equity
+    most = left / pace if binding and room_left else 0.0
+    return min(factor, most) if binding else factor
 
 
 @inlined
@@ -206,13 +206,13 @@ def reinvested(mark: float, split: float, dividend: float) -> float:
 @inlined
 def stop_price(entry: float, stop_loss: float, side: float) -> float:
     """Rule 5.1: the stop of a position; ``side`` is 1 for a long one and -1 for a short one."""
-    return entry * (1.0 - side * stop_loss) if stop_loss > 0.0 else -side * math.inf
+    return entry * (1.0 - side * stop_loss)
 
 
 @inlined
 def target_price(entry: float, take_profit: float, side: float) -> float:
     """Rule 5.1: the target of a position."""
-    return entry * (1.0 + side * take_profit) if take_profit > 0.0 else side * math.inf
+    return entry * (1.0 + side * take_profit)
 
 
 @inlined

@@ -15,7 +15,15 @@ from batchenv.base import TradingTask
 from batchenv.errors import ConfigError
 from batchenv.kernel import full, loops, plain, state
 from batchenv.kernel.jit import is_ready, pin
-from batchenv.kernel.setup import is_plain, make_costs, make_market, make_parameters, make_rules, padded_width
+from batchenv.kernel.setup import (
+    is_plain,
+    make_costs,
+    make_market,
+    make_parameters,
+    make_rules,
+    make_work,
+    padded_width,
+)
 from batchenv.parameters import LaneParameters, LaneValues
 from batchenv.rewards import RewardFunction, RewardStep
 
@@ -83,10 +91,10 @@ class Engine:
         )
         self.lanes = state.aligned(lanes)
         self._outputs = [_output(n, task.layout.size) for _ in range(2 if alternate else 1)]
-        self._pin()
         self._chunks = _chunks(n, n_threads)
-        self._scratch = self._make_scratch(n_threads if len(self._chunks) > 1 else 1)
-        self._pool = ThreadPoolExecutor(len(self._scratch) - 1, "batchenv") if len(self._scratch) > 1 else None
+        threads = n_threads if len(self._chunks) > 1 else 1
+        self._pin(threads)
+        self._pool = ThreadPoolExecutor(threads - 1, "batchenv") if threads > 1 else None
 
     @property
     def out(self) -> state.StepOutput:
@@ -112,7 +120,7 @@ class Engine:
             array[which, :used] = given[:, :used]
         parameters.leverage[which] = values.leverage
         parameters.initial_cash[which] = values.initial_cash
-        loops.open_lanes(which, values.start, values.end, self._pinned[0])
+        loops.open_lanes(which, values.start, values.end, self._pinned[0][0])
 
     def advance(self, actions: npt.NDArray[np.float32]) -> None:
         """Take every lane over one bar and write the results into ``out``, which is another one if they alternate.
@@ -127,12 +135,9 @@ class Engine:
             self._outputs.reverse()
             self._pinned.reverse()
         chunks = iter(self._chunks)
-        others = (
-            []
-            if self._pool is None
-            else [self._pool.submit(self._walk, chunks, actions, work) for work in self._scratch[1:]]
-        )
-        self._walk(chunks, actions, self._scratch[0])
+        mine, *theirs = self._pinned[0]
+        others = [] if self._pool is None else [self._pool.submit(self._walk, chunks, actions, one) for one in theirs]
+        self._walk(chunks, actions, mine)
         for other in others:
             other.result()
         if self.custom_reward is not None:
@@ -144,18 +149,18 @@ class Engine:
             self._pool.shutdown()
             self._pool = None
 
-    def _walk(self, chunks: Iterator[tuple[int, int]], actions: npt.NDArray[np.float32], work: state.F64) -> None:
+    def _walk(self, chunks: Iterator[tuple[int, int]], actions: npt.NDArray[np.float32], pinned: Any) -> None:
         """Take chunks as long as there are some. Threads share ``chunks``: whoever is free takes the next."""
         for first, stop in chunks:
-            self._advance(first, stop, actions, self._pinned[0], work)
+            self._advance(first, stop, actions, pinned)
 
-    def _make_scratch(self, count: int) -> list[state.F64]:
-        rows = plain.ROWS if self.plain else full.ROWS
-        return [state.aligned_copy(np.zeros((rows, self.lanes.holdings.shape[1]))) for _ in range(count)]
-
-    def _pin(self) -> None:
-        """Take note of where the arrays are; no array may be replaced afterwards."""
-        self._pinned = [pin(state.State(self.world, self.lanes, out)) for out in self._outputs]
+    def _pin(self, threads: int) -> None:
+        """Take note of where the arrays are, for each thread; no array may be replaced afterwards."""
+        block, width = plain.BLOCK if self.plain else full.BLOCK, self.lanes.holdings.shape[1]
+        self._work = [state.aligned(make_work(block, width)) for _ in range(threads)]
+        self._pinned = [
+            [pin(state.State(self.world, self.lanes, out, work)) for work in self._work] for out in self._outputs
+        ]
 
     def _apply_custom_reward(self, function: RewardFunction) -> None:
         """Rule 7.9: a registered reward, then penalties and scaling."""
@@ -177,14 +182,13 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the threads behind when copied or pickled."""
-        return self.__dict__ | {"_pool": None, "_scratch": [], "_pinned": []}
+        return self.__dict__ | {"_pool": None, "_work": [], "_pinned": []}
 
     def __setstate__(self, state_: dict[str, Any]) -> None:
         """Find the arrays anew: a copy has its own."""
         self.__dict__.update(state_)
         self.world, self.lanes = state.aligned(self.world), state.aligned(self.lanes)
-        self._scratch = self._make_scratch(1)
-        self._pin()
+        self._pin(1)
 
 
 def _chunks(n: int, n_threads: int) -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """The full rules, in the order of ``docs/accounting.md``: margin calls, overnight, fills, stops.
 
 Every rule is a short loop over symbols that the compiler turns into vector instructions: no calls, no branches, results
-in rows of ``work``. Whether a rule is on at all is asked outside its loop.
+in rows of ``work``. Whether a rule is on at all is asked outside its loop. Lanes are taken by the block, each step of
+the way for all of them before the next: while one lane waits for a sum the processor works at another.
 """
 
 from __future__ import annotations
@@ -9,254 +10,274 @@ from __future__ import annotations
 import math
 
 from batchenv.kernel import accounting, lane
-from batchenv.kernel.jit import inlined, padded
-from batchenv.kernel.state import CLOSE, F32, F64, NEXT_CLOSE, NIGHT, STOPS, Bool, Lanes, StepOutput, World
+from batchenv.kernel.jit import LINE_F32, LINE_F64, inlined, padded, prefetch_row
+from batchenv.kernel.state import CLOSE, F32, F64, NEXT_CLOSE, NIGHT, STOPS, Bool, Lanes, StepOutput, Work, World
 
-ORDER, SIDE, REDUCE, INCREASE, SLIP, FEE_RATE, SLIPPAGE_RATE, BORROW_RATE, EXIT, VALUE = range(10)
-"""Rows of the scratch matrix ``work``, float64 ``[ROWS, W]``: signed shares decided (2); of the fill at hand 1 for a
-buy and -1 for a sell, the shares of its two parts (3.2), slippage (3.3); the lane's rates; exit prices (5); values of
-the positions (6.1)."""
-ROWS = 10
+BLOCK = 8
+"""Lanes in a block; few enough for their rows of ``work`` to stay in the first cache."""
 
 
 @inlined
-def spread(values: F64, i: int, row: int, work: F64) -> None:
-    """Write lane ``i``'s settings from ``values``, ``[N, W]`` or ``[N, 1]``, into a row of ``work``."""
-    if values.shape[1] > 1:
-        for s in range(padded(work.shape[1])):
-            work[row, s] = values[i, s]
-    else:
-        value = values[i, 0]
-        for s in range(padded(work.shape[1])):
-            work[row, s] = value
+def fetch_lane(i: int, actions: F32, world: World, lanes: Lanes) -> None:
+    """Ask for what the step of lane ``i`` reads beyond `lane.fetch_lane`."""
+    market, bar = world.market, lanes.bar[i]
+    prefetch_row(market.mark, bar, LINE_F64)
+    prefetch_row(market.open, bar + 1, LINE_F64)
+    prefetch_row(market.high, bar + 1, LINE_F64)
+    prefetch_row(market.low, bar + 1, LINE_F64)
+    prefetch_row(market.volume, bar + 1, LINE_F64)
+    prefetch_row(market.per_volume, bar + 1, LINE_F64)
+    prefetch_row(lanes.entry, i, LINE_F64)
+    prefetch_row(actions, i, LINE_F32)
+
+
+@inlined
+def spread_settings(first: int, size: int, world: World, work: Work, shared: bool) -> None:
+    """Write the settings of the lanes from ``first`` into the rows of ``work``: those all share, or those of each."""
+    settings = world.parameters
+    spread(settings.fee_rate, first, size, work.fee_rate, shared)
+    spread(settings.slippage_rate, first, size, work.slippage_rate, shared)
+    spread(settings.borrow_rate, first, size, work.borrow_rate, shared)
+
+
+@inlined
+def spread(values: F64, first: int, size: int, rows: F64, shared: bool) -> None:
+    """Write a setting, ``[N, W]`` or ``[N, 1]``, or ``[1, W]`` or ``[1, 1]`` if all lanes share it, into ``rows``."""
+    if shared == (values.shape[0] > 1):
+        return
+    for row in range(size):
+        i = 0 if shared else first + row
+        if values.shape[1] > 1:
+            for s in range(padded(rows.shape[1])):
+                rows[row, s] = values[i, s]
+        else:
+            value = values[i, 0]
+            for s in range(padded(rows.shape[1])):
+                rows[row, s] = value
 
 
 # --- 2 Decide ---------------------------------------------------------------------------------------------------
 
 
 @inlined
-def decide_orders(i: int, t: int, actions: F32, world: World, lanes: Lanes, work: F64) -> None:
+def decide_orders(i: int, row: int, t: int, actions: F32, world: World, lanes: Lanes, work: Work) -> None:
     """Rule 2: the orders decided at ``t``, which a margin call overrules."""
     rules, inverse, equity, holdings = world.rules, world.market.inverse, lanes.equity[i], lanes.holdings
     if lanes.margin_call[i]:
-        for s in range(padded(work.shape[1])):
-            work[ORDER, s] = -holdings[i, s]
+        for s in range(padded(work.order.shape[1])):
+            work.order[row, s] = accounting.sizeable(-holdings[i, s], inverse[t, s], equity)
     else:
         leverage = world.parameters.leverage[i]
-        lane.size_orders(i, t, actions, inverse, holdings, rules, equity, leverage, work[ORDER])
-    for s in range(padded(work.shape[1])):
-        work[ORDER, s] = accounting.sizeable(work[ORDER, s], inverse[t, s], equity)
+        lane.size_orders(i, t, actions, inverse, holdings, rules, equity, leverage, work.order[row])
 
 
 # --- 3 Fill -----------------------------------------------------------------------------------------------------
 
 
 @inlined
-def permit_orders(i: int, t: int, bar: int, world: World, lanes: Lanes, work: F64) -> None:
+def permit_orders(i: int, row: int, bar: int, world: World, lanes: Lanes, work: Work) -> None:
     """Rules 1.4 and 3.1: cut the orders to what may trade."""
-    rules, fill, volume, holdings = world.rules, world.market.fill, world.market.volume, lanes.holdings
+    rules, volume, holdings = world.rules, world.market.volume, lanes.holdings
     tradable: Bool = world.parameters.tradable
     if tradable.shape[1] > 0:
-        for s in range(padded(work.shape[1])):
-            work[ORDER, s] = work[ORDER, s] if tradable[i, s] else 0.0
+        for s in range(padded(work.order.shape[1])):
+            work.order[row, s] = work.order[row, s] if tradable[i, s] else 0.0
     if not rules.allow_short:
-        for s in range(padded(work.shape[1])):
-            work[ORDER, s] = accounting.permitted_sale(work[ORDER, s], holdings[i, s])
+        for s in range(padded(work.order.shape[1])):
+            work.order[row, s] = accounting.permitted_sale(work.order[row, s], holdings[i, s])
     if rules.impact > 0.0 or rules.participation > 0.0:
-        for s in range(padded(work.shape[1])):
-            work[ORDER, s] = accounting.permitted_volume(work[ORDER, s], rules.participation, volume[bar, s])
-    for s in range(padded(work.shape[1])):
-        work[ORDER, s] = work[ORDER, s] if fill[t, s] > 0.0 else 0.0
+        for s in range(padded(work.order.shape[1])):
+            work.order[row, s] = accounting.permitted_volume(work.order[row, s], rules.participation, volume[bar, s])
 
 
 @inlined
-def part_orders(i: int, t: int, world: World, lanes: Lanes, work: F64) -> None:
-    """Rules 3.2, 3.5 and 3.6: part the orders, the reducing parts in their final size."""
+def part_orders(i: int, row: int, t: int, world: World, lanes: Lanes, work: Work) -> None:
+    """Rules 1.4, 3.2, 3.5 and 3.6: part the orders, the reducing parts in their final size."""
     fill, costs, least, holdings = world.market.fill, world.costs, world.rules.min_notional, lanes.holdings
-    for s in range(padded(work.shape[1])):
-        held = holdings[i, s]
-        order = accounting.closing(work[ORDER, s], held)
+    for s in range(padded(work.order.shape[1])):
+        held, price = holdings[i, s], fill[t, s]
+        order = accounting.closing(work.order[row, s] if price > 0.0 else 0.0, held)
         reduce = accounting.reducing_part(order, held)
         whole = accounting.whole_lots(reduce, costs.lot[s], costs.per_lot[s])
-        in_lots = accounting.large_enough(whole, fill[t, s], least)
-        work[SIDE, s] = 1.0 if order > 0.0 else -1.0
-        work[INCREASE, s] = abs(order) - reduce
-        work[REDUCE, s] = in_lots if reduce < abs(held) else reduce
+        in_lots = accounting.large_enough(whole, price, least)
+        work.price[row, s] = price
+        work.side[row, s] = 1.0 if order > 0.0 else -1.0
+        work.increase[row, s] = abs(order) - reduce
+        work.reduce[row, s] = in_lots if reduce < abs(held) else reduce
 
 
 @inlined
-def slip_orders(bar: int, world: World, work: F64) -> None:
+def slip_orders(row: int, bar: int, world: World, work: Work) -> None:
     """Rule 3.3: the slippage of the fills at hand, in ``bar``."""
     impact, per_volume = world.rules.impact, world.market.per_volume
     if impact > 0.0:
-        for s in range(padded(work.shape[1])):
-            root = accounting.impact_slippage(impact, work[REDUCE, s] + work[INCREASE, s], per_volume[bar, s])
-            work[SLIP, s] = accounting.slippage(work[SLIPPAGE_RATE, s], root)
+        for s in range(padded(work.order.shape[1])):
+            root = accounting.impact_slippage(impact, work.reduce[row, s] + work.increase[row, s], per_volume[bar, s])
+            work.slip[row, s] = accounting.slippage(work.slippage_rate[row, s], root)
     else:
-        for s in range(padded(work.shape[1])):
-            work[SLIP, s] = accounting.slippage(work[SLIPPAGE_RATE, s], 0.0)
+        for s in range(padded(work.order.shape[1])):
+            work.slip[row, s] = accounting.slippage(work.slippage_rate[row, s], 0.0)
 
 
 @inlined
-def fee_of(s: int, held: float, price: float, world: World, work: F64) -> float:
+def fee_of(row: int, s: int, held: float, world: World, work: Work) -> float:
     """Rule 3.3: the fee of a fill."""
-    costs, quantity = world.costs, work[REDUCE, s] + work[INCREASE, s]
-    notional = quantity * accounting.price_paid(price, work[SIDE, s], work[SLIP, s])
-    variable = accounting.variable_fee(quantity, notional, work[FEE_RATE, s], costs.per_share[s])
-    most = notional if held > 0.0 and work[SIDE, s] < 0.0 else math.inf
+    costs, quantity = world.costs, work.reduce[row, s] + work.increase[row, s]
+    notional = quantity * accounting.price_paid(work.price[row, s], work.side[row, s], work.slip[row, s])
+    variable = accounting.variable_fee(quantity, notional, work.fee_rate[row, s], costs.per_share[s])
+    most = notional if held > 0.0 and work.side[row, s] < 0.0 else math.inf
     fee = accounting.order_fee(variable, costs.fixed[s], costs.minimum[s], most)
     return fee if quantity > 0.0 else 0.0
 
 
 @inlined
-def common_factor(i: int, t: int, world: World, lanes: Lanes, work: F64) -> float:
-    """Rule 3.4: the factor of all increasing parts."""
-    mark, fill, holdings = world.market.mark, world.market.fill, lanes.holdings
-    leverage, before, limit = world.parameters.leverage[i], lanes.equity[i], world.rules.net_limit
+def sum_orders(i: int, row: int, world: World, lanes: Lanes, work: Work) -> None:
+    """Rule 3.4: the sums over symbols that the common factor is made of."""
+    mark, holdings, costs, t = world.market.mark, lanes.holdings, world.costs, lanes.bar[i]
     cash, long, short, wanted, slipped, fees = lanes.cash[i], 0.0, 0.0, 0.0, 0.0, 0.0
-    for s in range(padded(work.shape[1])):
-        price, held, reduced = fill[t, s], holdings[i, s], work[SIDE, s] * work[REDUCE, s]
-        cash -= reduced * accounting.price_paid(price, work[SIDE, s], work[SLIP, s])
-        value = (held + reduced) * (price if price > 0.0 else mark[t, s])
+    upper, growing, net_added = 0.0, 0.0, 0.0
+    for s in range(padded(work.order.shape[1])):
+        price, side, slip, held = work.price[row, s], work.side[row, s], work.slip[row, s], holdings[i, s]
+        reduce, increase = work.reduce[row, s], work.increase[row, s]
+        rate, per_share, least = work.fee_rate[row, s], costs.per_share[s], max(costs.minimum[s], costs.fixed[s])
+        paid = accounting.price_paid(price, side, slip)
+        value = (held + side * reduce) * (price if price > 0.0 else mark[t, s])
+        cash -= side * reduce * paid
         long += accounting.positive(value)
         short += accounting.positive(-value)
-        wanted += work[INCREASE, s] * price
-        slipped += work[INCREASE, s] * price * work[SLIP, s]
-        fees += fee_of(s, held, price, world, work)
-    available = accounting.room(cash, long, short, leverage)
-    scarce = wanted + leverage * (slipped + fees) > available * (1.0 + accounting.ROUNDING)
-    if not scarce and limit <= 0.0:
-        return 1.0
-    upper, growing, net_added = bound_fees(t, world, work)
-    factor = 1.0
-    if scarce:
-        bound = wanted + leverage * (slipped + growing)
-        factor = accounting.scarce_factor(available - leverage * upper, bound, before)
-    if limit > 0.0:
-        net, most, pace = long - short, limit * (cash + long - short - upper), limit * (slipped + growing)
-        factor = accounting.net_factor(factor, most - net, pace + net_added, before)
-        factor = accounting.net_factor(factor, most + net, pace - net_added, before)
-    return factor
-
-
-@inlined
-def bound_fees(t: int, world: World, work: F64) -> tuple[float, float, float]:
-    """Rule 3.4: A and U, which bound the fees, and D, the net value of the increasing parts."""
-    costs, fill = world.costs, world.market.fill
-    upper, growing, net_added = 0.0, 0.0, 0.0
-    for s in range(padded(work.shape[1])):
-        reduce, increase, rate, per_share = work[REDUCE, s], work[INCREASE, s], work[FEE_RATE, s], costs.per_share[s]
-        paid = accounting.price_paid(fill[t, s], work[SIDE, s], work[SLIP, s])
-        least = max(costs.minimum[s], costs.fixed[s])
+        wanted += increase * price
+        slipped += increase * price * slip
+        fees += fee_of(row, s, held, world, work)
         upper += least if reduce + increase > 0.0 else 0.0
         upper += accounting.variable_fee(reduce, reduce * paid, rate, per_share)
         growing += accounting.variable_fee(increase, increase * paid, rate, per_share)
-        net_added += work[SIDE, s] * increase * fill[t, s]
-    return upper, growing, net_added
+        net_added += side * increase * price
+    work.cash[row], work.long[row], work.short[row] = cash, long, short
+    work.wanted[row], work.slipped[row], work.fees[row] = wanted, slipped, fees
+    work.upper[row], work.growing[row], work.net_added[row] = upper, growing, net_added
 
 
 @inlined
-def scale_orders(t: int, factor: float, world: World, work: F64) -> None:
+def find_factors(first: int, size: int, world: World, lanes: Lanes, work: Work) -> None:
+    """Rule 3.4: the common factor of each lane's increasing parts."""
+    limit, leverages = world.rules.net_limit, world.parameters.leverage
+    for row in range(size):
+        leverage, before = leverages[first + row], lanes.equity[first + row]
+        wanted, slipped, upper, growing = work.wanted[row], work.slipped[row], work.upper[row], work.growing[row]
+        available = accounting.room(work.cash[row], work.long[row], work.short[row], leverage)
+        scarce = wanted + leverage * (slipped + work.fees[row]) > available * (1.0 + accounting.ROUNDING)
+        bound = wanted + leverage * (slipped + growing)
+        factor = accounting.scarce_factor(available - leverage * upper, bound, before)
+        work.factor[row] = factor if scarce else 1.0
+    if limit > 0.0:
+        for row in range(size):
+            before, net_added = lanes.equity[first + row], work.net_added[row]
+            net, pace = work.long[row] - work.short[row], limit * (work.slipped[row] + work.growing[row])
+            most = limit * (work.cash[row] + net - work.upper[row])
+            factor = accounting.net_factor(work.factor[row], most - net, pace + net_added, before)
+            factor = accounting.net_factor(factor, most + net, pace - net_added, before)
+            work.factor[row] = factor
+
+
+@inlined
+def scale_orders(row: int, world: World, work: Work) -> None:
     """Rules 3.4 to 3.6: the increasing parts in their final size."""
-    fill, costs, least = world.market.fill, world.costs, world.rules.min_notional
-    for s in range(padded(work.shape[1])):
-        added = accounting.whole_lots(factor * work[INCREASE, s], costs.lot[s], costs.per_lot[s])
-        work[INCREASE, s] = accounting.large_enough(added, fill[t, s], least)
+    costs, least = world.costs, world.rules.min_notional
+    for s in range(padded(work.order.shape[1])):
+        added = accounting.whole_lots(work.factor[row] * work.increase[row, s], costs.lot[s], costs.per_lot[s])
+        work.increase[row, s] = accounting.large_enough(added, work.price[row, s], least)
 
 
 @inlined
-def enter_positions(i: int, prices: F64, row: int, lanes: Lanes, work: F64) -> None:
+def enter_positions(i: int, row: int, lanes: Lanes, work: Work) -> None:
     """Rule 6.5: the average entry prices after the fills at hand; call before the holdings change."""
     entry, holdings = lanes.entry, lanes.holdings
-    for s in range(padded(work.shape[1])):
-        size, reduce, added = abs(holdings[i, s]), work[REDUCE, s], work[INCREASE, s]
-        paid = accounting.price_paid(prices[row, s], work[SIDE, s], work[SLIP, s])
+    for s in range(padded(work.order.shape[1])):
+        size, reduce, added = abs(holdings[i, s]), work.reduce[row, s], work.increase[row, s]
+        paid = accounting.price_paid(work.price[row, s], work.side[row, s], work.slip[row, s])
         kept = 0.0 if reduce == size else size
         grown = accounting.average_entry(entry[i, s], kept, added, paid)
         entry[i, s] = grown if added > 0.0 or kept == 0.0 else entry[i, s]
 
 
 @inlined
-def settle(i: int, prices: F64, row: int, bar: int, world: World, lanes: Lanes, work: F64) -> tuple[float, float]:
-    """Rules 3.3, 3.7 and 6.5: settle the fills at hand; return their notional and their costs, in money.
-
-    Args:
-        i: Lane.
-        prices: Fill prices, in one of the rows.
-        row: That row.
-        bar: Bar that they fill in.
-        world: Market and rules.
-        lanes: State, changed in place.
-        work: Scratch: the fills at hand.
-    """
-    slip_orders(bar, world, work)
+def settle(i: int, row: int, bar: int, world: World, lanes: Lanes, out: StepOutput, work: Work) -> None:
+    """Rules 3.3, 3.7, 3.8 and 6.5: settle the fills at hand, which are of ``bar``."""
+    slip_orders(row, bar, world, work)
     if world.rules.track_entry:
-        enter_positions(i, prices, row, lanes, work)
+        enter_positions(i, row, lanes, work)
     holdings = lanes.holdings
     received, traded, slipped, fees = 0.0, 0.0, 0.0, 0.0
-    for s in range(padded(work.shape[1])):
-        held, side, reduce, added = holdings[i, s], work[SIDE, s], work[REDUCE, s], work[INCREASE, s]
-        notional = (reduce + added) * accounting.price_paid(prices[row, s], side, work[SLIP, s])
-        fees += fee_of(s, held, prices[row, s], world, work)
+    for s in range(padded(work.order.shape[1])):
+        held, side, reduce, added = holdings[i, s], work.side[row, s], work.reduce[row, s], work.increase[row, s]
+        notional = (reduce + added) * accounting.price_paid(work.price[row, s], side, work.slip[row, s])
+        fees += fee_of(row, s, held, world, work)
         received -= side * notional
         traded += notional
-        slipped += (reduce + added) * prices[row, s] * work[SLIP, s]
+        slipped += (reduce + added) * work.price[row, s] * work.slip[row, s]
         left = 0.0 if reduce == abs(held) else held + side * reduce
         holdings[i, s] = left + side * added
     lanes.cash[i] += received - fees
-    return traded, fees + slipped
+    out.turnover[i] += traded / lanes.equity[i]
+    out.costs[i] += fees + slipped
 
 
 @inlined
-def fill_orders(i: int, t: int, bar: int, world: World, lanes: Lanes, work: F64) -> tuple[float, float]:
-    """Rule 3: fill the orders decided at ``t`` in ``bar``; return notional traded and costs, in money."""
-    permit_orders(i, t, bar, world, lanes, work)
-    part_orders(i, t, world, lanes, work)
-    slip_orders(bar, world, work)
-    factor = common_factor(i, t, world, lanes, work)
-    scale_orders(t, factor, world, work)
-    traded, costs = settle(i, world.market.fill, t, bar, world, lanes, work)
-    if world.rules.cash_account:
-        lanes.cash[i] = accounting.positive(lanes.cash[i])
-    return traded, costs
+def fill_orders(first: int, size: int, world: World, lanes: Lanes, out: StepOutput, work: Work) -> None:
+    """Rule 3: fill the orders of the block."""
+    at_close = world.rules.fill_time == CLOSE
+    for row in range(size):
+        i = first + row
+        t = lanes.bar[i]
+        bar = t if at_close else t + 1
+        permit_orders(i, row, bar, world, lanes, work)
+        part_orders(i, row, t, world, lanes, work)
+        slip_orders(row, bar, world, work)
+    for row in range(size):
+        sum_orders(first + row, row, world, lanes, work)
+    find_factors(first, size, world, lanes, work)
+    for row in range(size):
+        i = first + row
+        t = lanes.bar[i]
+        scale_orders(row, world, work)
+        settle(i, row, t if at_close else t + 1, world, lanes, out, work)
+        if world.rules.cash_account:
+            lanes.cash[i] = accounting.positive(lanes.cash[i])
 
 
 # --- 4 Overnight ------------------------------------------------------------------------------------------------
 
 
 @inlined
-def carry_positions(i: int, t: int, world: World, lanes: Lanes, work: F64) -> float:
+def carry_positions(i: int, row: int, t: int, world: World, lanes: Lanes, work: Work) -> float:
     """Rule 4.1: what borrow and funding cost between ``t`` and t+1, in money."""
     mark, funding, holdings, yearly = world.market.mark, world.market.funding, lanes.holdings, world.costs.funding_rate
     years, borrowed, funded = world.market.years[t], 0.0, 0.0
-    spread(world.parameters.borrow_rate, i, BORROW_RATE, work)
-    for s in range(padded(work.shape[1])):
+    for s in range(padded(work.order.shape[1])):
         value = holdings[i, s] * mark[t, s]
-        borrowed += accounting.borrow_cost(value, work[BORROW_RATE, s], years)
+        borrowed += accounting.borrow_cost(value, work.borrow_rate[row, s], years)
         funded += accounting.funding_cost(value, yearly[s], years, 0.0)
     if funding.shape[0] > 0:
-        for s in range(padded(work.shape[1])):
+        for s in range(padded(work.order.shape[1])):
             value = holdings[i, s] * mark[t, s]
             funded += accounting.funding_cost(value, 0.0, years, funding[t + 1, s])
     return borrowed + funded
 
 
 @inlined
-def split_positions(i: int, t: int, world: World, lanes: Lanes, work: F64) -> float:
+def split_positions(i: int, row: int, t: int, world: World, lanes: Lanes, work: Work) -> float:
     """Rules 4.2 and 4.3: splits and dividends at t+1; return the dividends paid, in money."""
     mark, split, dividend = world.market.mark, world.market.split, world.market.dividend
-    holdings, entry, rules, changed, paid = lanes.holdings, lanes.entry, world.rules, 0, 0.0
-    for s in range(padded(work.shape[1])):
-        changed += 1 if split[t + 1, s] != 1.0 or dividend[t + 1, s] > 0.0 else 0
-    if changed > 0:
-        for s in range(padded(work.shape[1])):
+    holdings, entry, rules, paid = lanes.holdings, lanes.entry, world.rules, 0.0
+    if world.market.acts[t + 1]:
+        for s in range(padded(work.order.shape[1])):
             held, multiple = holdings[i, s], split[t + 1, s]
             if dividend[t + 1, s] > 0.0 and rules.reinvest:
                 multiple *= accounting.reinvested(mark[t, s], split[t + 1, s], dividend[t + 1, s])
             elif dividend[t + 1, s] > 0.0:
                 paid += held * split[t + 1, s] * dividend[t + 1, s]
             holdings[i, s] = held * multiple
-            work[ORDER, s] *= multiple
+            work.order[row, s] *= multiple
             if rules.track_entry:
                 entry[i, s] /= multiple
     return paid
@@ -266,10 +287,8 @@ def split_positions(i: int, t: int, world: World, lanes: Lanes, work: F64) -> fl
 def delist_positions(i: int, t: int, world: World, lanes: Lanes) -> float:
     """Rule 4.4: give up the symbols that end at ``t``; return what they bring, in money."""
     mark, last_bar, rules = world.market.mark, world.market.last_bar, world.rules
-    ended, paid = 0, 0.0
-    for s in range(padded(last_bar.shape[0])):
-        ended += 1 if last_bar[s] == t else 0
-    if ended > 0:
+    paid = 0.0
+    if world.market.ends[t]:
         for s in range(padded(last_bar.shape[0])):
             if t == last_bar[s]:
                 paid += lanes.holdings[i, s] * mark[t, s] * (1.0 - rules.haircut)
@@ -280,14 +299,14 @@ def delist_positions(i: int, t: int, world: World, lanes: Lanes) -> float:
 
 
 @inlined
-def pass_night(i: int, t: int, world: World, lanes: Lanes, work: F64) -> None:
-    """Rule 4: interest, borrow, funding, splits, dividends and delistings between ``t`` and t+1."""
-    rules, cash = world.rules, lanes.cash[i]
+def pass_night(i: int, row: int, world: World, lanes: Lanes, work: Work) -> None:
+    """Rule 4: interest, borrow, funding, splits, dividends and delistings between t and t+1."""
+    rules, cash, t = world.rules, lanes.cash[i], lanes.bar[i]
     change = accounting.interest(cash, rules.cash_rate, rules.margin_rate, world.market.years[t])
     if not rules.cash_account:  # which has no shorts and no funding
-        change -= carry_positions(i, t, world, lanes, work)
+        change -= carry_positions(i, row, t, world, lanes, work)
     if world.market.split.shape[0] > 0:
-        change += split_positions(i, t, world, lanes, work)
+        change += split_positions(i, row, t, world, lanes, work)
     change += delist_positions(i, t, world, lanes)
     lanes.cash[i] = cash + change
 
@@ -296,11 +315,11 @@ def pass_night(i: int, t: int, world: World, lanes: Lanes, work: F64) -> None:
 
 
 @inlined
-def watch_stops(i: int, bar: int, world: World, lanes: Lanes, work: F64) -> tuple[float, float]:
-    """Rule 5: close the positions whose stop or target ``bar`` reaches; return notional traded and costs, in money."""
-    market, rules, holdings, entry = world.market, world.rules, lanes.holdings, lanes.entry
-    opens, highs, lows, reached = market.open, market.high, market.low, 0
-    for s in range(padded(work.shape[1])):
+def watch_stops(i: int, row: int, world: World, lanes: Lanes, out: StepOutput, work: Work) -> None:
+    """Rule 5: close the positions whose stop or target bar t+1 reaches."""
+    market, rules, holdings, entry, bar = world.market, world.rules, lanes.holdings, lanes.entry, lanes.bar[i] + 1
+    opens, highs, lows, reached = market.open, market.high, market.low, 0.0
+    for s in range(padded(work.order.shape[1])):
         held, average, first, high, low = holdings[i, s], entry[i, s], opens[bar, s], highs[bar, s], lows[bar, s]
         side = 1.0 if held > 0.0 else -1.0
         stop = accounting.stop_price(average, rules.stop_loss, side)
@@ -308,52 +327,65 @@ def watch_stops(i: int, bar: int, world: World, lanes: Lanes, work: F64) -> tupl
         best, worst = (high, low) if held > 0.0 else (low, high)
         price = accounting.exit_price(side, stop, target, first, best, worst)
         price = price if first > 0.0 and held != 0.0 else 0.0
-        work[EXIT, s] = price
-        reached += 1 if price > 0.0 else 0
-    if reached == 0:
-        return 0.0, 0.0
-    for s in range(padded(work.shape[1])):
-        held, stays = holdings[i, s], work[EXIT, s] <= 0.0
-        work[SIDE, s] = -1.0 if held > 0.0 else 1.0
-        work[REDUCE, s] = 0.0 if stays else abs(held)
-        work[INCREASE, s] = 0.0
-        work[ORDER, s] = work[ORDER, s] if stays else 0.0
-    return settle(i, work, EXIT, bar, world, lanes, work)
+        work.price[row, s] = price
+        reached += price
+    if reached <= 0.0:
+        return
+    for s in range(padded(work.order.shape[1])):
+        held, stays = holdings[i, s], work.price[row, s] <= 0.0
+        work.side[row, s] = -1.0 if held > 0.0 else 1.0
+        work.reduce[row, s] = 0.0 if stays else abs(held)
+        work.increase[row, s] = 0.0
+        work.order[row, s] = work.order[row, s] if stays else 0.0
+    settle(i, row, bar, world, lanes, out, work)
+
+
+# --- 6 Mark -----------------------------------------------------------------------------------------------------
 
 
 @inlined
-def advance_lane(i: int, actions: F32, world: World, lanes: Lanes, out: StepOutput, work: F64) -> None:
-    """Take lane ``i`` from its bar t to t+1; ``work`` is scratch, float64 ``[ROWS, W]``."""
-    market, rules = world.market, world.rules
-    t, before = lanes.bar[i], lanes.equity[i]
-    decide_orders(i, t, actions, world, lanes, work)
-    spread(world.parameters.fee_rate, i, FEE_RATE, work)
-    spread(world.parameters.slippage_rate, i, SLIPPAGE_RATE, work)
-
-    traded, costs = 0.0, 0.0
-    for event in range(CLOSE, NEXT_CLOSE + 1):
-        if event == rules.fill_time:
-            notional, cost = fill_orders(i, t, t if event == CLOSE else t + 1, world, lanes, work)
-            traded += notional
-            costs += cost
-        elif event == NIGHT:
-            pass_night(i, t, world, lanes, work)
-        elif event == STOPS and rules.stops:
-            notional, cost = watch_stops(i, t + 1, world, lanes, work)
-            traded += notional
-            costs += cost
-
-    mark, holdings, positions, gross = market.mark, lanes.holdings, 0.0, 0.0
-    for s in range(padded(work.shape[1])):
-        value = holdings[i, s] * mark[t + 1, s]
-        work[VALUE, s] = value
+def mark_positions(i: int, row: int, world: World, lanes: Lanes, work: Work) -> None:
+    """Rules 6.1 and 6.3: move the clock, mark the positions, and look for a margin call."""
+    mark, holdings, bar, positions, gross = world.market.mark, lanes.holdings, lanes.bar[i] + 1, 0.0, 0.0
+    for s in range(padded(work.order.shape[1])):
+        value = holdings[i, s] * mark[bar, s]
+        work.value[row, s] = value
         positions += value
         gross += abs(value)
     after = lanes.cash[i] + positions
-    lanes.bar[i] = t + 1
-    lanes.margin_call[i] = accounting.called(after, gross, rules.maintenance_margin)
-    out.equity_before[i] = before
-    out.turnover[i] = traded / before
-    out.costs[i] = costs
-    lane.finish_lane(i, after, world, lanes, out)
-    lane.observe_lane(i, work[VALUE], market, rules, lanes, out.observation)
+    lanes.bar[i] = bar
+    lanes.equity[i] = after
+    lanes.margin_call[i] = accounting.called(after, gross, world.rules.maintenance_margin)
+
+
+@inlined
+def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lanes, out: StepOutput, work: Work) -> None:
+    """Take the lanes from ``first``, a block of them or as many as there are before ``stop``, from bar t to t+1."""
+    market, rules = world.market, world.rules
+    size = min(work.order.shape[0], stop - first)
+    spread_settings(first, size, world, work, False)
+    for row in range(size):
+        i = first + row
+        if i + work.order.shape[0] < stop:
+            lane.fetch_lane(i + work.order.shape[0], world, lanes, out)
+            fetch_lane(i + work.order.shape[0], actions, world, lanes)
+        decide_orders(i, row, lanes.bar[i], actions, world, lanes, work)
+        out.equity_before[i] = lanes.equity[i]
+        out.turnover[i] = 0.0
+        out.costs[i] = 0.0
+    for event in range(CLOSE, NEXT_CLOSE + 1):
+        if event == rules.fill_time:
+            fill_orders(first, size, world, lanes, out, work)
+        elif event == NIGHT:
+            for row in range(size):
+                pass_night(first + row, row, world, lanes, work)
+        elif event == STOPS and rules.stops:
+            for row in range(size):
+                watch_stops(first + row, row, world, lanes, out, work)
+    for row in range(size):
+        mark_positions(first + row, row, world, lanes, work)
+    for i in range(first, first + size):
+        lane.finish_lane(i, world, lanes, out)
+    lane.reward_lanes(first, first + size, rules, lanes, out)
+    for row in range(size):
+        lane.observe_lane(first + row, work.value[row], market, rules, lanes, out.observation)

@@ -4,6 +4,9 @@ Sums may be re-associated, which lets the compiler use vector registers; NaN, in
 meaning. Reference counting is switched off: the kernel only borrows arrays and allocates none, and counting costs more
 than the arithmetic.
 
+Arrays that one function is given must not overlap, unless it reads them only: otherwise every loop over symbols would
+begin by finding out whether they do.
+
 Compiled code is cached on disk beside the package, or in the user's cache folder when the package is read-only. numba
 stamps a cache entry with the one file that holds the function; ours are put together from several, so the stamp is
 a digest of all of them, and an edit of any formula recompiles.
@@ -25,6 +28,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
 from batchenv.kernel import state
@@ -34,7 +38,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PLAIN_PYTHON = bool(getattr(numba.config, "DISABLE_JIT", 0))
 """Whether nothing is compiled, for debuggers and the mutation check."""
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc"}, "_nrt": False}
+
+
+class Pipeline(Compiler):
+    """numba's compiler, told that no two arrays that a function is given overlap."""
+
+    def __init__(self, *arguments: Any) -> None:
+        """Take what numba hands in; the flag has no place among the options of ``njit``."""
+        cast(Any, super()).__init__(*arguments)
+        self.state.flags.noalias = True
+
+
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc"},
+    "_nrt": False,
+    "pipeline_class": Pipeline,
+}
 
 
 @cache
@@ -93,7 +114,7 @@ def _record_type(record: Any) -> Any:
 
 
 _STATE = _record_type(state.State)
-_PINNED_BYTES = 4096
+_PINNED_BYTES = 8192
 
 
 @intrinsic
@@ -102,8 +123,12 @@ def _write(typing: Any, memory: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = context.get_value_type(_STATE)
-        if context.get_value_type(value) != kind or context.get_abi_sizeof(kind) > _PINNED_BYTES:
-            raise TypeError(f"pin: got {value}, expected {_STATE} within {_PINNED_BYTES} bytes")
+        if context.get_value_type(value) != kind:
+            raise TypeError(f"pin: got {value}, expected {_STATE}")
+        if context.get_abi_sizeof(kind) > _PINNED_BYTES:
+            raise TypeError(
+                f"pin: a State takes {context.get_abi_sizeof(kind)} bytes, expected {_PINNED_BYTES} at most"
+            )
         context.pack_value(builder, value, arguments[1], _address(context, builder, memory, arguments[0], value))
         return context.get_dummy_value()
 

@@ -44,7 +44,7 @@ def fetch_lane(i: int, world: World, lanes: Lanes, out: StepOutput) -> None:
 def size_orders(
     i: int, t: int, actions: F32, inverse: F64, holdings: F64, rules: Rules, equity: float, leverage: float, order: F64
 ) -> None:
-    """Rule 2.2: write the wanted signed shares of every symbol into ``order``, float64 ``[W]``.
+    """Rules 2.2 and 2.3: write the wanted signed shares of every symbol into ``order``, float64 ``[W]``.
 
     ``inverse`` is 1 / mark: a product is much faster than a quotient.
     """
@@ -56,10 +56,12 @@ def size_orders(
     if rules.mode == TRADE:
         value = rules.trade_limit * equity
         for s in range(n):
-            order[s] = accounting.value_order(accounting.clip(order[s], -1.0, 1.0) * value, inverse[t, s])
+            wanted = accounting.value_order(accounting.clip(order[s], -1.0, 1.0) * value, inverse[t, s])
+            order[s] = accounting.sizeable(wanted, inverse[t, s], equity)
     elif rules.mode == SHARES:
         for s in range(n):
-            order[s] = accounting.clip(order[s], -1.0, 1.0) * rules.max_shares
+            wanted = accounting.clip(order[s], -1.0, 1.0) * rules.max_shares
+            order[s] = accounting.sizeable(wanted, inverse[t, s], equity)
     else:
         gross = 0.0
         for s in range(n):
@@ -67,13 +69,14 @@ def size_orders(
         value = accounting.weight_scale(gross, leverage) * equity
         for s in range(n):
             target = accounting.wanted_weight(order[s], rules.max_weight, rules.allow_short) * value
-            order[s] = accounting.target_order(target, inverse[t, s], holdings[i, s])
+            wanted = accounting.target_order(target, inverse[t, s], holdings[i, s])
+            order[s] = accounting.sizeable(wanted, inverse[t, s], equity)
 
 
 @inlined
-def finish_lane(i: int, after: float, world: World, lanes: Lanes, out: StepOutput) -> None:
-    """Rules 6.1, 7.1 and 7.2: keep the new equity, and say whether the step was the last."""
-    lanes.equity[i] = after
+def finish_lane(i: int, world: World, lanes: Lanes, out: StepOutput) -> None:
+    """Rules 7.1 and 7.2: say whether the step was the last."""
+    after = lanes.equity[i]
     lanes.peak[i] = max(lanes.peak[i], after)
     out.terminated[i] = accounting.ruined(after, world.rules.bankruptcy_fraction, world.parameters.initial_cash[i])
     out.truncated[i] = lanes.bar[i] >= lanes.end[i]
@@ -106,7 +109,7 @@ def observe_lane(i: int, values: F64, market: Market, rules: Rules, lanes: Lanes
     """Rule 6.4: write row ``i`` of ``observation``; ``values`` of the positions at the mark, in money, ``[W]``."""
     t, equity = lanes.bar[i], lanes.equity[i]
     features = market.features
-    n_features, n = features.shape[1], max(market.symbols, 0)  # known not to be negative: no index wraps around
+    n_features, n = max(features.shape[1], 0), max(market.symbols, 0)  # known not to be negative: no index wraps around
     for k in range(n_features):
         observation[i, k] = features[t, k]
     scale = 1.0 / equity if equity > 0.0 else 0.0

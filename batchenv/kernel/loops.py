@@ -6,40 +6,37 @@ from typing import Any
 
 from batchenv.kernel import full, lane, plain
 from batchenv.kernel.jit import compiled, pinned
-from batchenv.kernel.state import F32, F64, I64
+from batchenv.kernel.state import F32, I64
 
 
 @compiled
-def advance_plain(first: int, stop: int, actions: F32, memory: Any, work: F64) -> None:
+def advance_plain(first: int, stop: int, actions: F32, memory: Any) -> None:
     """Take lanes ``first`` to ``stop - 1`` over one bar by the plain rules.
 
     Args:
         first: First lane.
         stop: The lane after the last.
         actions: Action numbers, float32 ``[N, S]``.
-        memory: The pinned `State`; its lanes and results are changed in place.
-        work: Scratch, float64 ``[plain.ROWS, W]``, one for each thread.
+        memory: The pinned `State` of the thread; lanes and results are changed in place.
     """
-    world, lanes, out = pinned(memory)
-    for i in range(max(first, 0), stop, plain.BLOCK):  # known not to be negative: no index wraps around
+    world, lanes, out, work = pinned(memory)
+    for i in range(max(first, 0), stop, work.order.shape[0]):  # known not to be negative: no index wraps around
         plain.advance_block(i, stop, actions, world, lanes, out, work)
 
 
 @compiled
-def advance_full(first: int, stop: int, actions: F32, memory: Any, work: F64) -> None:
-    """Take lanes ``first`` to ``stop - 1`` over one bar by the full rules; ``work`` is ``[full.ROWS, W]``."""
-    world, lanes, out = pinned(memory)
-    for i in range(first, stop):
-        if i + lane.AHEAD < stop:
-            lane.fetch_lane(i + lane.AHEAD, world, lanes, out)
-        full.advance_lane(i, actions, world, lanes, out, work)
-    lane.reward_lanes(first, stop, world.rules, lanes, out)
+def advance_full(first: int, stop: int, actions: F32, memory: Any) -> None:
+    """Take lanes ``first`` to ``stop - 1`` over one bar by the full rules; as `advance_plain`."""
+    world, lanes, out, work = pinned(memory)
+    full.spread_settings(0, work.order.shape[0], world, work, True)
+    for i in range(max(first, 0), stop, work.order.shape[0]):
+        full.advance_block(i, stop, actions, world, lanes, out, work)
 
 
 @compiled
 def open_lanes(which: I64, starts: I64, ends: I64, memory: Any) -> None:
     """Start new episodes for the lanes listed in ``which`` and write their rows of the observation."""
-    world, lanes, out = pinned(memory)
+    world, lanes, out, _ = pinned(memory)
     for k in range(which.shape[0]):
         i = which[k]
         lane.open_lane(i, starts[k], ends[k], world.parameters.initial_cash[i], lanes)

@@ -9,41 +9,36 @@ from __future__ import annotations
 
 from batchenv.kernel import accounting, lane
 from batchenv.kernel.jit import inlined, padded
-from batchenv.kernel.state import F32, F64, VECTOR, Lanes, StepOutput, World
+from batchenv.kernel.state import F32, F64, VECTOR, Lanes, StepOutput, Work, World
 
 BLOCK = VECTOR
 """Lanes in a block; few enough for their orders to stay in the first cache."""
-SOLD, BOUGHT, FACTOR = BLOCK, BLOCK + 1, BLOCK + 2
-"""Rows of the scratch matrix ``work``, float64 ``[ROWS, W]``, after a row of orders for each lane: one number for each
-lane of the block, sales and purchases at fill prices in money and the factor of 3.4."""
-ROWS = BLOCK + 3
 
 
 @inlined
-def permit_orders(i: int, t: int, row: int, inverse: F64, fill: F64, holdings: F64, equity: float, work: F64) -> None:
-    """Rules 1.4, 2.3 and 3.1: cut the orders in ``row`` to what may trade, and add up what they sell and buy."""
+def permit_orders(i: int, t: int, row: int, fill: F64, holdings: F64, work: Work) -> None:
+    """Rules 1.4 and 3.1: cut the orders in ``row`` to what may trade, and add up what they sell and buy."""
     sold = 0.0
     bought = 0.0
-    for s in range(padded(work.shape[1])):
-        sized = accounting.sizeable(work[row, s], inverse[t, s], equity)
-        kept = accounting.permitted_sale(sized, holdings[i, s])
+    for s in range(padded(work.order.shape[1])):
+        kept = accounting.permitted_sale(work.order[row, s], holdings[i, s])
         order = kept if fill[t, s] > 0.0 else 0.0
         value = order * fill[t, s]
-        work[row, s] = order
+        work.order[row, s] = order
         sold += accounting.positive(-value)
         bought += accounting.positive(value)
-    work[SOLD, row] = sold
-    work[BOUGHT, row] = bought
+    work.sold[row] = sold
+    work.bought[row] = bought
 
 
 @inlined
-def pay_orders(first: int, size: int, world: World, lanes: Lanes, out: StepOutput, work: F64) -> None:
+def pay_orders(first: int, size: int, world: World, lanes: Lanes, out: StepOutput, work: Work) -> None:
     """Rules 3.3 and 3.4: the factor of the buys, and the cash that the orders of the block leave."""
     fee_rates, slippage_rates = world.parameters.fee_rate, world.parameters.slippage_rate
     for row in range(size):
         i = first + row
         fee_rate, slippage_rate, before = fee_rates[i, 0], slippage_rates[i, 0], lanes.equity[i]
-        sold, bought = work[SOLD, row], work[BOUGHT, row]
+        sold, bought = work.sold[row], work.bought[row]
         sales = accounting.price_paid(sold, -1.0, slippage_rate)
         purchases = accounting.price_paid(bought, 1.0, slippage_rate)
         cash = lanes.cash[i] + sales - accounting.variable_fee(0.0, sales, fee_rate, 0.0)
@@ -52,18 +47,18 @@ def pay_orders(first: int, size: int, world: World, lanes: Lanes, out: StepOutpu
         factor = factor if need > cash * (1.0 + accounting.ROUNDING) else 1.0
         lanes.cash[i] = accounting.positive(cash - factor * need)
         traded = sales + factor * purchases
-        work[FACTOR, row] = factor
+        work.factor[row] = factor
         out.equity_before[i] = before
         out.turnover[i] = traded / before
         out.costs[i] = fee_rate * traded + slippage_rate * (sold + factor * bought)
 
 
 @inlined
-def enter_positions(i: int, t: int, row: int, fill: F64, slippage_rate: float, lanes: Lanes, work: F64) -> None:
+def enter_positions(i: int, t: int, row: int, fill: F64, slippage_rate: float, lanes: Lanes, work: Work) -> None:
     """Rule 6.5: update the average entry prices; call before the holdings change."""
-    entry, holdings, factor = lanes.entry, lanes.holdings, work[FACTOR, row]
-    for s in range(padded(work.shape[1])):
-        held, order = holdings[i, s], work[row, s]
+    entry, holdings, factor = lanes.entry, lanes.holdings, work.factor[row]
+    for s in range(padded(work.order.shape[1])):
+        held, order = holdings[i, s], work.order[row, s]
         if order > 0.0:
             paid = accounting.price_paid(fill[t, s], 1.0, slippage_rate)
             entry[i, s] = accounting.average_entry(entry[i, s], held, order * factor, paid)
@@ -72,33 +67,33 @@ def enter_positions(i: int, t: int, row: int, fill: F64, slippage_rate: float, l
 
 
 @inlined
-def settle_orders(i: int, t: int, row: int, mark: F64, holdings: F64, work: F64) -> float:
+def settle_orders(i: int, t: int, row: int, mark: F64, holdings: F64, work: Work) -> float:
     """Rules 3.7 and 6.1: move the shares; leave the positions' values at the mark of ``t`` in place of the orders.
 
     Returns:
         The sum of the values.
     """
-    positions, factor = 0.0, work[FACTOR, row]
-    for s in range(padded(work.shape[1])):
-        held = holdings[i, s] + accounting.scaled(work[row, s], factor)
+    positions, factor = 0.0, work.factor[row]
+    for s in range(padded(work.order.shape[1])):
+        held = holdings[i, s] + accounting.scaled(work.order[row, s], factor)
         value = held * mark[t, s]
         holdings[i, s] = held
-        work[row, s] = value
+        work.order[row, s] = value
         positions += value
     return positions
 
 
 @inlined
-def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lanes, out: StepOutput, work: F64) -> None:
-    """Take the lanes from ``first``, `BLOCK` of them or as many as there are before ``stop``, from bar t to t+1."""
-    market, rules, size = world.market, world.rules, min(BLOCK, stop - first)
+def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lanes, out: StepOutput, work: Work) -> None:
+    """Take the lanes from ``first``, a block of them or as many as there are before ``stop``, from bar t to t+1."""
+    market, rules, size = world.market, world.rules, min(work.order.shape[0], stop - first)
     for row in range(size):
         i = first + row
         if i + lane.AHEAD < stop:
             lane.fetch_lane(i + lane.AHEAD, world, lanes, out)
         t = lanes.bar[i]
-        lane.size_orders(i, t, actions, market.inverse, lanes.holdings, rules, lanes.equity[i], 1.0, work[row])
-        permit_orders(i, t, row, market.inverse, market.fill, lanes.holdings, lanes.equity[i], work)
+        lane.size_orders(i, t, actions, market.inverse, lanes.holdings, rules, lanes.equity[i], 1.0, work.order[row])
+        permit_orders(i, t, row, market.fill, lanes.holdings, work)
     pay_orders(first, size, world, lanes, out, work)
     for row in range(size):
         i = first + row
@@ -108,7 +103,7 @@ def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lane
         lanes.equity[i] = lanes.cash[i] + settle_orders(i, t + 1, row, market.mark, lanes.holdings, work)
         lanes.bar[i] = t + 1
     for i in range(first, first + size):
-        lane.finish_lane(i, lanes.equity[i], world, lanes, out)
+        lane.finish_lane(i, world, lanes, out)
     lane.reward_lanes(first, first + size, rules, lanes, out)
     for row in range(size):
-        lane.observe_lane(first + row, work[row], market, rules, lanes, out.observation)
+        lane.observe_lane(first + row, work.order[row], market, rules, lanes, out.observation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,12 @@ def make_market(task: TradingTask, rules: state.Rules) -> state.Market:
         fill[:-1] = _given(market.open if rules.fill_time == state.NEXT_OPEN else market.close)[1:]
     fill[np.isnan(fill) | np.isnan(market.mark)] = 0.0
     column = task.config.carry_config.funding_column
-    acts = market.splits is not None or market.dividends is not None
     mark = np.where(np.isnan(market.mark), 1.0, market.mark)
     ones, zeros = np.ones((n_bars, n_symbols)), np.zeros((n_bars, n_symbols))
+    split = ones if market.splits is None else market.splits
+    dividend = zeros if market.dividends is None else market.dividends
+    acts = ((split != 1.0) | (dividend > 0.0)).any(axis=1)
+    last_bar = _last_bars(market.has_bar)
     volume = _padded(np.nan_to_num(_given(market.volume))) if rules.impact or rules.participation else nothing
     return state.Market(
         symbols=n_symbols,
@@ -78,11 +82,13 @@ def make_market(task: TradingTask, rules: state.Rules) -> state.Market:
         low=_padded(np.nan_to_num(_given(market.low))) if rules.stops else nothing,
         volume=volume,
         per_volume=_inverse(volume),
-        split=_padded(ones if market.splits is None else market.splits, 1.0) if acts else nothing,
-        dividend=_padded(zeros if market.dividends is None else market.dividends) if acts else nothing,
+        split=_padded(split, 1.0) if acts.any() else nothing,
+        dividend=_padded(dividend) if acts.any() else nothing,
         funding=nothing if column is None else _padded(np.nan_to_num(market.columns[column])),
         years=np.append(np.diff(market.timestamps) / _YEAR, 0.0),
-        last_bar=_padded(_last_bars(market.has_bar), n_bars),
+        last_bar=_padded(last_bar, n_bars),
+        acts=acts,
+        ends=np.isin(np.arange(n_bars), last_bar),
     )
 
 
@@ -138,6 +144,12 @@ def make_parameters(config: EnvConfig, given: LaneParameters, values: LaneValues
     )
 
 
+def make_work(block: int, width: int) -> state.Work:
+    """Scratch for ``block`` lanes of ``width`` symbols."""
+    by_symbol = state.Work._fields.index("factor")
+    return state.Work(*(np.zeros((block, width) if k < by_symbol else block) for k in range(len(state.Work._fields))))
+
+
 def is_plain(world: state.World) -> bool:
     """Whether ``kernel/plain.py`` gives the same numbers as ``kernel/full.py``."""
     market, rules, costs, parameters = world
@@ -181,8 +193,8 @@ def make_rules(config: EnvConfig) -> tuple[state.Rules, RewardFunction | None, d
         impact=config.cost_config.impact_coefficient,
         participation=execution.participation_limit or 0.0,
         min_notional=execution.min_notional,
-        stop_loss=execution.stop_loss or 0.0,
-        take_profit=execution.take_profit or 0.0,
+        stop_loss=execution.stop_loss or math.inf,
+        take_profit=execution.take_profit or math.inf,
         haircut=execution.delisting_haircut,
         cash_rate=carry.cash_rate,
         margin_rate=carry.margin_rate,

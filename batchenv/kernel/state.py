@@ -56,6 +56,8 @@ class Market(NamedTuple):
     funding: F64x2  # [T, W] fraction of the position
     years: F64x1  # [T] time to the next bar
     last_bar: I64x1  # [W] bar after which the symbol is delisted; T where it is not
+    acts: Boolx1  # [T] whether the bar has a split or a dividend
+    ends: Boolx1  # [T] whether the bar is the last of a symbol that is delisted
 
 
 class Rules(NamedTuple):
@@ -74,8 +76,8 @@ class Rules(NamedTuple):
     impact: float
     participation: float  # 0 for none
     min_notional: float
-    stop_loss: float  # 0 for none
-    take_profit: float  # 0 for none
+    stop_loss: float  # infinity for none
+    take_profit: float  # infinity for none
     haircut: float
     cash_rate: float  # yearly
     margin_rate: float  # yearly
@@ -140,6 +142,33 @@ class StepOutput(NamedTuple):
     costs: F64x1  # [N] money
 
 
+class Work(NamedTuple):
+    """Scratch: what is at hand of the B lanes of a block."""
+
+    order: F64x2  # [B, W] signed shares decided (2); under the plain rules at last the values of the positions
+    price: F64x2  # [B, W] fill price, or the price of an exit (5)
+    side: F64x2  # [B, W] 1 for a buy and -1 for a sell, of the fill at hand
+    reduce: F64x2  # [B, W] shares of its part that reduces the position (3.2)
+    increase: F64x2  # [B, W] shares of its part that increases the position
+    slip: F64x2  # [B, W] its slippage (3.3)
+    value: F64x2  # [B, W] values of the positions (6.1)
+    fee_rate: F64x2  # [B, W] the lanes' settings
+    slippage_rate: F64x2  # [B, W]
+    borrow_rate: F64x2  # [B, W]
+    factor: F64x1  # [B] the common factor of 3.4, and what it is made of:
+    sold: F64x1  # [B] sales at fill prices in money, under the plain rules
+    bought: F64x1  # [B] purchases
+    cash: F64x1  # [B] C, under the full rules, and so on
+    long: F64x1  # [B] L
+    short: F64x1  # [B] S
+    wanted: F64x1  # [B] W
+    slipped: F64x1  # [B] the slippage of W
+    fees: F64x1  # [B]
+    upper: F64x1  # [B] A
+    growing: F64x1  # [B] U
+    net_added: F64x1  # [B] D
+
+
 class World(NamedTuple):
     """All that a step reads and never writes."""
 
@@ -150,11 +179,12 @@ class World(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything a step touches."""
+    """Everything a thread touches in a step."""
 
     world: World
     lanes: Lanes
     out: StepOutput
+    work: Work
 
 
 _LINE, _PAGE = 64, 4096  # bytes
