@@ -77,8 +77,7 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
             copy: Return fresh arrays. Without it two sets of arrays are used in turn, so that a step's results stay
                 valid until the step after the next.
             lane_parameters: Parameters by lane in place of the configuration's (rule 8.1), by name: numbers or arrays
-                ``[n_envs]``; ``fee_rate``, ``slippage_rate``, ``borrow_rate`` and ``tradable`` also
-                ``[n_envs, symbols]``.
+                ``[n_envs]``; fees, ``slippage_rate``, ``borrow_rate`` and ``tradable`` also ``[n_envs, symbols]``.
 
         Raises:
             BatchenvError: As `TradingTask.build` and `LaneParameters.build` say; `ConfigError` for other arguments.

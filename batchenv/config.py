@@ -284,6 +284,10 @@ class RandomizationConfig(ConfigModel):
     leverage: Range | None = None
     initial_cash: Range | None = None
     episode_length: Range | None = None
+    fee_fixed: Range | None = None
+    fee_per_share: Range | None = None
+    fee_minimum: Range | None = None
+    tradable: Range | None = None
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -293,8 +297,8 @@ class RandomizationConfig(ConfigModel):
                 raise ValueError(f"{name} should be [low, high] with {least:g} <= low <= high < {below:g}")
             if name == "initial_cash" and low <= 0:
                 raise ValueError("initial_cash should be above 0")
-            if name == "episode_length" and (low != int(low) or high != int(high)):
-                raise ValueError(f"episode_length should be whole numbers of bars, got [{low:g}, {high:g}]")
+            if name in WHOLE_PARAMETERS and (low != int(low) or high != int(high)):
+                raise ValueError(f"{name} should be whole numbers of {WHOLE_PARAMETERS[name]}, got [{low:g}, {high:g}]")
         return self
 
     def drawn(self) -> list[tuple[str, float, float]]:
@@ -310,8 +314,14 @@ PARAMETER_BOUNDS: dict[str, tuple[float, float]] = {
     "leverage": (1.0, 1000.0),
     "initial_cash": (0.0, float("inf")),
     "episode_length": (1.0, float("inf")),
+    "fee_fixed": (0.0, float("inf")),
+    "fee_per_share": (0.0, float("inf")),
+    "fee_minimum": (0.0, float("inf")),
+    "tradable": (1.0, float("inf")),
 }
 """Least value, and the value to stay below, of each parameter that lanes may have of their own; in the order of 8.2."""
+WHOLE_PARAMETERS = {"episode_length": "bars", "tradable": "symbols"}
+"""Those that are drawn as whole numbers, and of what."""
 
 
 class ActionConfig(ConfigModel):

@@ -13,20 +13,32 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from batchenv.config import PARAMETER_BOUNDS, EnvConfig
+from batchenv.config import PARAMETER_BOUNDS, WHOLE_PARAMETERS, EnvConfig
 from batchenv.episodes import EpisodeSchedule, draw
 from batchenv.errors import ConfigError, did_you_mean
 
-_BY_SYMBOL = ("fee_rate", "slippage_rate", "borrow_rate", "tradable")
-_WHOLE = ("episode_start", "episode_length")
-LANE_PARAMETERS = (*PARAMETER_BOUNDS, "episode_start", "tradable")
+SYMBOL_PARAMETERS = {
+    "fee_rate": "cost_config",
+    "fee_fixed": "cost_config",
+    "fee_per_share": "cost_config",
+    "fee_minimum": "cost_config",
+    "slippage_rate": "cost_config",
+    "borrow_rate": "carry_config",
+}
+"""Numbers that can differ by symbol as well as by lane, and the section that they are configured in."""
+LANE_PARAMETERS = (*PARAMETER_BOUNDS, "episode_start")
 """Names that ``lane_parameters`` takes."""
+_WHOLE = ("episode_start", "episode_length")
+_CHOICE = 128  # the stream of the first symbol, when those that may be traded are drawn
 
 
 class LaneValues(NamedTuple):
     """What applies to some lanes in one episode; k lanes, S symbols."""
 
     fee_rate: npt.NDArray[np.float64]  # [k, S] fraction
+    fee_fixed: npt.NDArray[np.float64]  # [k, S] money per order
+    fee_per_share: npt.NDArray[np.float64]  # [k, S] money
+    fee_minimum: npt.NDArray[np.float64]  # [k, S] money per order
     slippage_rate: npt.NDArray[np.float64]  # [k, S] fraction
     borrow_rate: npt.NDArray[np.float64]  # [k, S] fraction per year
     tradable: npt.NDArray[np.bool_]  # [k, S]
@@ -95,12 +107,12 @@ class LaneParameters:
             symbols: Symbol names.
             schedule: Start bars and length that the configuration gives.
             n_lanes: Number of lanes.
-            given: Numbers or arrays ``[n_lanes]`` by name of `LANE_PARAMETERS`; ``fee_rate``, ``slippage_rate``,
-                ``borrow_rate`` and ``tradable`` also ``[n_lanes, symbols]``.
+            given: Numbers or arrays ``[n_lanes]`` by name of `LANE_PARAMETERS`; those of `SYMBOL_PARAMETERS` and
+                ``tradable`` also ``[n_lanes, symbols]``.
 
         Raises:
             ConfigError: Unknown name, wrong length, value out of range, or a parameter that is drawn as well; names
-                parameter, lane, symbol and value.
+                parameter, lane, symbol and value. More symbols are to be drawn than the market has.
         """
         drawn = {name: (low, high) for name, low, high in config.randomization.drawn()}
         arrays: dict[str, npt.NDArray[Any]] = {}
@@ -118,6 +130,7 @@ class LaneParameters:
         found = cls(config, symbols, schedule, arrays)
         found._check_episodes(n_lanes, drawn.get("episode_length"))
         found._check_margins()
+        found._check_symbols(drawn.get("tradable"))
         found.at(0, np.zeros(1, np.int64), np.zeros(1, np.int64))
         return found
 
@@ -137,29 +150,30 @@ class LaneParameters:
             rows: Rows of the given arrays that belong to the lanes; None takes the lane indices.
         """
         rows = lanes if rows is None else rows
-        configured, k, s = self._configured, len(lanes), len(self.symbols)
+        k, s = len(lanes), len(self.symbols)
         drawn = {}
         for stream, name in enumerate(PARAMETER_BOUNDS, start=1):
             given = getattr(self.config.randomization, name)
             if given is not None:
                 u, (low, high) = draw(seed, lanes, episodes, stream), given
                 count = int(high - low + 1)
-                drawn[name] = int(low) + ((u * count) >> 32) if name in _WHOLE else low + (high - low) * (u / 2**32)
+                whole = name in WHOLE_PARAMETERS
+                drawn[name] = int(low) + ((u * count) >> 32) if whole else low + (high - low) * (u / 2**32)
+        if "tradable" in drawn:
+            drawn["tradable"] = self._chosen(seed, lanes, episodes, drawn["tradable"])
 
         def found(name: str, default: Any = None) -> Any:
             return self.given[name][rows] if name in self.given else drawn.get(name, default)
 
         def pick(name: str, default: Any, *shape: int) -> npt.NDArray[Any]:
             value = np.asarray(found(name, default))
-            if len(shape) == 2 and value.ndim == 1 and name != "tradable" and name in (*self.given, *drawn):
+            if len(shape) == 2 and value.ndim == 1 and name in (*self.given, *drawn):
                 value = value[:, None]
             return np.array(np.broadcast_to(value, shape))
 
         start, end = self.schedule.bars(seed, lanes, episodes, found("episode_length"), found("episode_start"))
         return LaneValues(
-            fee_rate=pick("fee_rate", configured["fee_rate"], k, s),
-            slippage_rate=pick("slippage_rate", configured["slippage_rate"], k, s),
-            borrow_rate=pick("borrow_rate", configured["borrow_rate"], k, s),
+            **{name: pick(name, configured, k, s) for name, configured in self._configured.items()},
             tradable=pick("tradable", True, k, s),
             leverage=pick("leverage", self.config.margin_config.leverage, k),
             initial_cash=pick("initial_cash", self.config.portfolio_config.initial_cash, k),
@@ -169,19 +183,32 @@ class LaneParameters:
 
     @cached_property
     def _configured(self) -> dict[str, npt.NDArray[np.float64]]:
-        """The configuration's rates, float64 ``[symbols]`` each; worked out once, since every reset asks for them."""
-        costs, carry, names = self.config.cost_config, self.config.carry_config, self.symbols
+        """The configuration's numbers, float64 ``[symbols]`` each; worked out once, since every reset asks for them."""
         return {
-            "fee_rate": per_symbol(costs.fee_rate, names, "cost_config.fee_rate"),
-            "slippage_rate": per_symbol(costs.slippage_rate, names, "cost_config.slippage_rate"),
-            "borrow_rate": per_symbol(carry.borrow_rate, names, "carry_config.borrow_rate"),
+            name: per_symbol(getattr(getattr(self.config, section), name), self.symbols, f"{section}.{name}")
+            for name, section in SYMBOL_PARAMETERS.items()
         }
+
+    def _chosen(
+        self,
+        seed: int,
+        lanes: npt.NDArray[np.int64],
+        episodes: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.bool_]:
+        """Rule 8.2: which symbols may be traded where ``counts`` of them may, bool ``[k, S]``."""
+        keys = draw(seed, lanes[:, None], episodes[:, None], _CHOICE + np.arange(len(self.symbols)))
+        ranks = keys.argsort(axis=1, kind="stable").argsort(axis=1)
+        return np.asarray(ranks < counts[:, None])
+
+    def varies(self, name: str) -> bool:
+        """Return whether a parameter is given by lane or drawn by episode, in place of configured for all."""
+        return name in self.given or getattr(self.config.randomization, name, None) is not None
 
     @property
     def has_length(self) -> bool:
         """Whether episodes have a length, configured, given or drawn; otherwise they run to the end of the data."""
-        drawn = self.config.randomization.episode_length is not None
-        return self.schedule.length is not None or "episode_length" in self.given or drawn
+        return self.schedule.length is not None or self.varies("episode_length")
 
     def _check_episodes(self, n_lanes: int, drawn: tuple[float, float] | None) -> None:
         schedule, given = self.schedule, self.given
@@ -203,6 +230,13 @@ class LaneParameters:
         except ValueError as error:
             raise ConfigError(f"lane_parameters.leverage: {error}") from None
 
+    def _check_symbols(self, drawn: tuple[float, float] | None) -> None:
+        if drawn is not None and drawn[1] > len(self.symbols):
+            raise ConfigError(
+                f"randomization.tradable: up to {drawn[1]:g} symbols, and the market has {len(self.symbols)}; expected "
+                f"[low, high] with 1 <= low <= high <= {len(self.symbols)}"
+            )
+
 
 def _lane_array(name: str, value: Any, n_lanes: int, symbols: tuple[str, ...]) -> npt.NDArray[Any]:
     """Return a checked array ``[n_lanes]`` or ``[n_lanes, symbols]``."""
@@ -214,7 +248,7 @@ def _lane_array(name: str, value: Any, n_lanes: int, symbols: tuple[str, ...]) -
         raise ConfigError(f"lane_parameters.{name}: rows differ in length") from None
     if array.dtype.kind not in kind:
         raise ConfigError(f"lane_parameters.{name}: got dtype {array.dtype}, expected {expected}")
-    shapes = [(), (n_lanes,), *([(n_lanes, len(symbols))] if name in _BY_SYMBOL else [])]
+    shapes = [(), (n_lanes,), *([(n_lanes, len(symbols))] if name in (*SYMBOL_PARAMETERS, "tradable") else [])]
     if array.shape not in shapes:
         wanted = " or ".join(str(list(shape)) if shape else "a number" for shape in shapes)
         raise ConfigError(f"lane_parameters.{name}: got shape {list(array.shape)}, expected {wanted}")

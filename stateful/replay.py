@@ -17,6 +17,7 @@ from batchenv.runs import RunFolder
 from batchenv.train import import_plugins, load_market, split_market
 from stateful.backtest import BackTesting, BacktestResults
 from stateful.env import StatefulTradingEnv
+from stateful.verify import TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Replay:
         results: Lots, trades, fills and report, from the evaluation tier.
         recorded: What was recorded in training.
         lane_equity: Final equity of the same lane of the training tier, played alone: the recorded, bit for bit.
-        worst_shares: Largest difference in shares between the tiers at any bar, relative to the position's size.
+        worst_shares: Largest difference in a symbol's shares between the tiers at any bar: their value, as a fraction
+            of cash and positions without signs.
         shares_equal: Whether the shares of both tiers were equal bit for bit at every bar.
     """
 
@@ -63,7 +65,7 @@ def replay_episode(path: Path, lane: int, episode: int, progress: Callable[[int,
 
     Raises:
         RunError: The run was not recorded, does not hold the episode, its data have changed, or the recorded equity
-            does not come out again.
+            does not come out again, or the tiers disagree about the shares.
     """
     run = RunFolder.open(path)
     import_plugins(run.config.imports)
@@ -78,7 +80,7 @@ def replay_episode(path: Path, lane: int, episode: int, progress: Callable[[int,
     fast = FastTrainingEnv(market, rules, scaler=run.scaler, seed=run.config.seed)
     recorded = read_episode(run.recording, lane, episode, run.config.agent.n_envs, fast.action_space)
     exact = StatefulTradingEnv(market, rules, scaler=run.scaler, seed=run.config.seed)
-    worst, equal = _follow(fast, exact, recorded)
+    worst, equal = _follow(path, fast, exact, recorded)
     if fast.equity != recorded.final_equity:
         raise RunError(
             f"{path}: lane {lane}, episode {episode} ended with {recorded.final_equity!r} in training and with "
@@ -88,7 +90,9 @@ def replay_episode(path: Path, lane: int, episode: int, progress: Callable[[int,
     return Replay(testing.run(progress), recorded, fast.equity, worst, equal)
 
 
-def _follow(fast: FastTrainingEnv, exact: StatefulTradingEnv, recorded: RecordedEpisode) -> tuple[float, bool]:
+def _follow(
+    path: Path, fast: FastTrainingEnv, exact: StatefulTradingEnv, recorded: RecordedEpisode
+) -> tuple[float, bool]:
     """Play both tiers side by side; return how far apart their shares were, and whether they were equal."""
     where = {"lane": recorded.lane, "episode": recorded.episode}
     fast.reset(options=where)
@@ -97,7 +101,16 @@ def _follow(fast: FastTrainingEnv, exact: StatefulTradingEnv, recorded: Recorded
     for action in recorded.actions:
         fast.step(action)
         exact.step(action)
-        apart = np.abs(fast.holdings - exact.holdings)
-        equal &= not apart.any()
-        worst = max(worst, float((apart / np.maximum(np.abs(exact.holdings), 1e-12)).max()))
+        mark = np.nan_to_num(exact.market.mark[exact.bar])
+        apart = np.abs(fast.holdings - exact.holdings) * mark
+        gross = abs(exact.cash) + np.abs(exact.holdings) @ mark
+        equal &= bool((fast.holdings == exact.holdings).all())
+        worst = max(worst, float(apart.max() / max(gross, 1e-3 * exact.values.initial_cash[0])))
+        if not worst <= TOLERANCE:
+            symbol, held = int(apart.argmax()), (fast.holdings, exact.holdings)
+            raise RunError(
+                f"{path}: lane {recorded.lane}, episode {recorded.episode}, bar {exact.bar}: the training tier holds "
+                f"{held[0][symbol]!r} shares of {exact.market.symbols[symbol]}, the evaluation tier {held[1][symbol]!r}"
+                f", which should agree to {TOLERANCE:g} of the account: a mistake of batchenv's, please report it"
+            )
     return worst, equal

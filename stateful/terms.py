@@ -89,9 +89,7 @@ class Terms:
         """
         costs, execution = config.cost_config, config.execution_config
         margin, carry = config.margin_config, config.carry_config
-        fee_fixed = per_symbol(costs.fee_fixed, symbols, "cost_config.fee_fixed")
-        fee_per_share = per_symbol(costs.fee_per_share, symbols, "cost_config.fee_per_share")
-        fee_minimum = per_symbol(costs.fee_minimum, symbols, "cost_config.fee_minimum")
+        fee_fixed, fee_per_share, fee_minimum = values.fee_fixed[0], values.fee_per_share[0], values.fee_minimum[0]
         lot_size = per_symbol(execution.lot_size, symbols, "execution_config.lot_size")
         funding_rate = per_symbol(carry.funding_rate, symbols, "carry_config.funding_rate")
         borrow_rate = values.borrow_rate[0]

@@ -31,6 +31,7 @@ OBSERVATION_TOLERANCE = 2e-6
 """Largest difference of observations, which are float32, relative to themselves and to 1."""
 _DIVIDED_BY_BEFORE = ("fast_profit_reward", "simple_return", "differential_sharpe")
 
+_Accounts = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]
 Actions = Callable[[int, BatchTradingEnv], npt.NDArray[Any]]
 """Returns the actions of a step for all lanes, given the step's number and the batch."""
 
@@ -128,7 +129,7 @@ def compare(
     """
     if config.observation_config.mode != "flat":  # the flat form has everything in it
         config = config.updated(observation_config=config.observation_config.updated(mode="flat"))
-    batch = BatchTradingEnv(
+    batch = _Batch(
         market, config, n_envs=n_envs, seed=seed, lane_parameters=lane_parameters, scaler=scaler, n_threads=n_threads
     )
     scaler = batch.scaler
@@ -148,16 +149,17 @@ def compare(
         action = actions(step, batch)
         judge.before = (batch.cash.copy(), batch.holdings.copy())
         observation, rewards, terminated, truncated, infos = batch.step(action)
-        judge.after = (batch.cash.copy(), batch.holdings.copy(), batch.equity.copy())
+        judge.after = batch.last if (terminated | truncated).any() else batch.accounts()
         for k, env in enumerate(lanes):
             obs, reward, *flags, info = env.step(action[k])
             judge.flags(k, env, action[k], flags, (bool(terminated[k]), bool(truncated[k])))
             judge.reward(k, env, action[k], reward, float(rewards[k]))
+            judge.account(k, env, action[k])
             if any(flags):
                 judge.end(k, env, action[k], obs, flags, info, infos)
                 judge.start(k, env, observation[k], env.reset()[0])
             else:
-                judge.account(k, env, action[k], observation[k], obs)
+                judge.observation(k, env, action[k], observation[k], obs)
         certificate.lane_steps += n_envs
         if progress is not None:
             progress(certificate.lane_steps)
@@ -174,13 +176,27 @@ def _of_lane(given: Mapping[str, Any] | None, lane: int) -> dict[str, Any] | Non
     return {name: value[lane : lane + 1] if value.ndim else value for name, value in arrays.items()}
 
 
+class _Batch(BatchTradingEnv):
+    """A batch that keeps the accounts as they were before ended lanes began again."""
+
+    last: _Accounts
+
+    def accounts(self) -> _Accounts:
+        """Return cash, shares and equity, copied."""
+        return self.cash.copy(), self.holdings.copy(), self.equity.copy()
+
+    def _end(self, done: npt.NDArray[np.int64]) -> dict[str, Any]:
+        self.last = self.accounts()
+        return super()._end(done)
+
+
 class _Judge:
     """Compares, keeps the worst difference of each kind, and tells the whole story of the first that is too large."""
 
-    def __init__(self, batch: BatchTradingEnv, certificate: Certificate, in_lots: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, batch: _Batch, certificate: Certificate, in_lots: npt.NDArray[np.bool_]) -> None:
         self.batch, self.certificate, self.in_lots = batch, certificate, in_lots
-        self.before = (batch.cash.copy(), batch.holdings.copy())
-        self.after = (*self.before, batch.equity.copy())
+        self.after = batch.accounts()
+        self.before = self.after[:2]
         self.marks = np.nan_to_num(batch.market.mark)
 
     def start(self, k: int, env: StatefulTradingEnv, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> None:
@@ -189,7 +205,7 @@ class _Judge:
             self._tell(
                 k, env, None, "start", (int(self.batch.bar[k]), float(self.batch.equity[k])), (env.bar, env.equity)
             )
-        self._observation(k, env, None, ours, theirs)
+        self.observation(k, env, None, ours, theirs)
 
     def flags(self, k: int, env: StatefulTradingEnv, action: Any, exact: list[bool], batch: tuple[bool, bool]) -> None:
         """Compare terminated and truncated, exactly."""
@@ -219,10 +235,8 @@ class _Judge:
         shaky = max(1.0, 1e-3 * gross / max(least, RESIDUE * gross))
         self.money(k, env, action, "reward", exact, batch, env.config.reward_config.reward_scaling * shaky)
 
-    def account(
-        self, k: int, env: StatefulTradingEnv, action: Any, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]
-    ) -> None:
-        """Compare cash, shares, equity and observation of a lane that goes on."""
+    def account(self, k: int, env: StatefulTradingEnv, action: Any) -> None:
+        """Compare cash, shares and equity."""
         cash, holdings, equity = (array[k] for array in self.after)
         mark, shares, gross = self.marks[env.bar], env.holdings, self._gross(k, env)
         self.money(k, env, action, "cash", env.cash, float(cash), gross)
@@ -231,7 +245,6 @@ class _Judge:
             if self.in_lots[s] and not self._drifts(env):
                 self._tell(k, env, action, f"shares of {env.market.symbols[s]}", holdings[s], shares[s])
             self.money(k, env, action, "shares", shares[s] * mark[s], holdings[s] * mark[s], gross)
-        self._observation(k, env, action, ours, theirs)
 
     def end(
         self,
@@ -243,10 +256,10 @@ class _Judge:
         info: dict[str, Any],
         infos: dict[str, Any],
     ) -> None:
-        """Compare the end of an episode: final equity, final observation, statistics."""
+        """Compare what is told of the end of an episode: final equity, final observation, statistics."""
         final = float(infos["final_info"]["equity"][k])
         self.money(k, env, action, "equity", env.equity, final, self._gross(k, env))
-        self._observation(k, env, action, infos["final_obs"][k], obs)
+        self.observation(k, env, action, infos["final_obs"][k], obs)
         if int(infos["episode"]["l"][k]) != info["episode"]["l"]:
             self._tell(k, env, action, "episode length", int(infos["episode"]["l"][k]), info["episode"]["l"])
         self.certificate.episodes += 1
@@ -268,9 +281,10 @@ class _Judge:
         """Whether shares can leave whole lots: splits and reinvested dividends do that."""
         return env.market.splits is not None or env.market.dividends is not None
 
-    def _observation(
+    def observation(
         self, k: int, env: StatefulTradingEnv, action: Any, batch: npt.NDArray[Any], exact: npt.NDArray[Any]
     ) -> None:
+        """Compare the numbers of an observation."""
         allowed = OBSERVATION_TOLERANCE * np.maximum(1.0, np.minimum(np.abs(batch), np.abs(exact)))
         # Fractions of an equity that is itself nothing but rounding are no numbers to compare.
         parts, gross = env.task.layout.parts, self._gross(k, env)
@@ -289,19 +303,18 @@ class _Judge:
             f"the tiers disagree on {what}: batch {batch!r}, stateful {exact!r}",
             f"  seed {env.seed_value}, lane {k}, episode {env.episode} from bar {env.start} to {env.end}, "
             f"now at bar {bar} ({env.market.timestamps[bar]}); action {asked}",
-            "  (a batch lane that has ended shows the start of its next episode)",
             "  symbol        before        batch     stateful  mark before         mark",
         ]
         for s, symbol in enumerate(env.market.symbols):
             row = (
                 self.before[1][k, s],
-                self.batch.holdings[k, s],
+                self.after[1][k, s],
                 env.holdings[s],
                 marks[max(bar - 1, 0), s],
                 marks[bar, s],
             )
             lines.append(f"  {symbol:<6}" + "".join(f"{value:>13.6g}" for value in row))
-        cash = (self.before[0][k], self.batch.cash[k], env.cash)
+        cash = (self.before[0][k], self.after[0][k], env.cash)
         lines.append("  cash  " + "".join(f"{value:>13.6g}" for value in cash))
-        lines.append(f"  equity{'':>13}{self.batch.equity[k]:>13.6g}{env.equity:>13.6g}")
+        lines.append(f"  equity{'':>13}{self.after[2][k]:>13.6g}{env.equity:>13.6g}")
         raise VerificationError("\n".join(lines))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from batchenv import FastTrainingEnv
 from batchenv.cli import main
 from batchenv.runs import RunFolder
 from stateful.command import prepare_run
@@ -299,7 +300,9 @@ def test_changed_data_are_noticed(shell: Shell, tmp_path: Path) -> None:
     assert "have changed since training" in shell.refuse("backtest", "-r", "run")
 
 
-def test_an_episode_of_training_is_played_again(shell: Shell, tmp_path: Path, trained: Path) -> None:
+def test_an_episode_of_training_is_played_again(
+    shell: Shell, tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     episodes = pd.read_csv(run / "recording" / "episodes.csv")
     row = episodes[episodes["episode"] == 0].iloc[3]
@@ -314,6 +317,10 @@ def test_an_episode_of_training_is_played_again(shell: Shell, tmp_path: Path, tr
     (run / "recording" / "episodes.csv").write_text("\n".join([rows[0], changed]))
     lane = rows[1].split(",")[0]
     assert "ended with 1.0 in training" in shell.refuse("replay", "-r", run, "--lane", lane, "--episode", 0)
+    monkeypatch.setattr(FastTrainingEnv, "holdings", property(lambda env: env._engine.holdings[0] * (1.0 + 1e-7)))
+    (run / "recording" / "episodes.csv").write_text("\n".join(rows))
+    message = shell.refuse("replay", "-r", run, "--lane", lane, "--episode", 0)
+    assert "the training tier holds" in message and "should agree to 1e-09 of the account" in message
     shutil.rmtree(run / "recording")
     assert "was not recorded" in shell.refuse("replay", "-r", run, "--lane", 0)
 

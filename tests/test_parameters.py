@@ -93,7 +93,13 @@ def test_a_fee_by_symbol_is_paid_by_that_symbol() -> None:
 def test_what_is_not_given_comes_from_the_configuration() -> None:
     values = at(
         lanes(
-            cost_config={"fee_rate": {"*": 0.01, "C": 0.03}, "slippage_rate": 0.002},
+            cost_config={
+                "fee_rate": {"*": 0.01, "C": 0.03},
+                "slippage_rate": 0.002,
+                "fee_fixed": 3.0,
+                "fee_per_share": {"*": 0.0, "B": 0.5},
+                "fee_minimum": 4.0,
+            },
             carry_config={"borrow_rate": {"*": 0.1, "A": 0.2}},
             margin_config={"leverage": 1.5},
             portfolio_config={"initial_cash": 777.0},
@@ -103,6 +109,9 @@ def test_what_is_not_given_comes_from_the_configuration() -> None:
     )
     assert values.fee_rate.tolist() == [[0.01, 0.01, 0.03]] * 2
     assert values.slippage_rate.tolist() == [[0.002] * 3] * 2
+    assert values.fee_fixed.tolist() == [[3.0] * 3] * 2
+    assert values.fee_per_share.tolist() == [[0.0, 0.5, 0.0]] * 2
+    assert values.fee_minimum.tolist() == [[4.0] * 3] * 2
     assert values.borrow_rate.tolist() == [[0.2, 0.1, 0.1]] * 2
     assert values.tradable.tolist() == [[True] * 3] * 2
     assert values.leverage.tolist() == [1.5, 1.5]
@@ -116,6 +125,9 @@ def test_what_is_given_is_the_lanes_own() -> None:
         "fee_rate": by_symbol,
         "slippage_rate": [0.0, 0.1, 0.2, 0.3],
         "borrow_rate": 0.5,
+        "fee_fixed": [1.0, 2.0, 3.0, 4.0],
+        "fee_per_share": by_symbol,
+        "fee_minimum": 7,
         "leverage": np.array([1, 2, 3, 4]),
         "initial_cash": [1e3, 2e3, 3e3, 4e3],
         "episode_start": [5, 6, 7, 8],
@@ -127,6 +139,9 @@ def test_what_is_given_is_the_lanes_own() -> None:
     assert values.fee_rate.tolist() == by_symbol[[3, 1]].tolist()
     assert values.slippage_rate.tolist() == [[0.3] * 3, [0.1] * 3]
     assert values.borrow_rate.tolist() == [[0.5] * 3] * 2
+    assert values.fee_fixed.tolist() == [[4.0] * 3, [2.0] * 3]
+    assert values.fee_per_share.tolist() == by_symbol[[3, 1]].tolist()
+    assert values.fee_minimum.tolist() == [[7.0] * 3] * 2
     assert values.leverage.tolist() == [4.0, 2.0]
     assert values.initial_cash.tolist() == [4e3, 2e3]
     assert (values.start.tolist(), values.end.tolist()) == ([8, 6], [48, 26])
@@ -283,7 +298,7 @@ def test_a_wrong_number_of_a_lane_is_refused_with_its_name_and_place(case: str) 
 
 @pytest.mark.parametrize("name", PARAMETER_BOUNDS)
 def test_a_parameter_is_given_or_drawn_but_not_both(name: str) -> None:
-    ranges = {"leverage": [1.0, 2.0], "initial_cash": [1.0, 2.0], "episode_length": [1, 2]}
+    ranges = {"leverage": [1.0, 2.0], "initial_cash": [1.0, 2.0], "episode_length": [1, 2], "tradable": [1, 2]}
     config = {"randomization": {name: ranges.get(name, [0.1, 0.2])}, **MARGIN}
     with pytest.raises(ConfigError, match=rf"lane_parameters\.{name}: is drawn by randomization too"):
         lanes(4, {name: 1}, **config)
@@ -333,6 +348,9 @@ REFUSED_RANGES: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"fee_rate": ["low", "high"]}, "randomization.fee_rate"),
     "not a number": ({"fee_rate": [0.1, float("nan")]}, "randomization.fee_rate"),
     "an unknown name": ({"fee_rat": [0.1, 0.2]}, "randomization.fee_rat: unknown key (did you mean 'fee_rate'?)"),
+    "a negative fixed fee": ({"fee_fixed": [-1.0, 1.0]}, "fee_fixed should be [low, high] with 0 <= low"),
+    "no symbols": ({"tradable": [0, 2]}, "tradable should be [low, high] with 1 <= low <= high"),
+    "half a symbol": ({"tradable": [1, 2.5]}, "tradable should be whole numbers of symbols, got [1, 2.5]"),
     "a parameter that is not drawn": ({"episode_start": [1, 2]}, "randomization.episode_start: unknown key"),
 }
 
@@ -347,6 +365,21 @@ def test_a_range_that_cannot_be_drawn_from_is_refused(case: str) -> None:
 def test_a_range_that_the_data_do_not_allow_is_refused() -> None:
     with pytest.raises(ConfigError, match="lane 0: an episode of 96 bars from bar 5 does not fit"):
         lanes(4, None, randomization={"episode_length": [1, 96]})
+    with pytest.raises(ConfigError, match=r"randomization\.tradable: up to 4 symbols, and the market has 3; expected"):
+        lanes(4, None, randomization={"tradable": [1, 4]})
+
+
+def test_as_many_symbols_may_be_traded_as_are_drawn_and_each_as_often() -> None:
+    """Rule 8.2: 1 to 3 of 3 symbols, so 2 of them on average, of which each symbol has its two thirds."""
+    lane, episode = np.repeat(np.arange(40), 100), np.tile(np.arange(100), 40)
+    tradable = lanes(40, randomization={"tradable": [1, 3]}).at(5, lane, episode).tradable
+    counts = tradable.sum(axis=1)
+    assert set(counts.tolist()) == {1, 2, 3}
+    assert np.bincount(counts)[1:] / len(lane) == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert tradable.mean(axis=0) == pytest.approx([2 / 3] * 3, abs=0.03)
+    for k in (0, 17, 3999):  # the choice of one lane and episode does not depend on what is asked with it
+        alone = lanes(40, randomization={"tradable": [1, 3]}).at(5, lane[k : k + 1], episode[k : k + 1])
+        assert alone.tradable.tolist() == [tradable[k].tolist()]
 
 
 def test_a_range_of_one_number_draws_it() -> None:

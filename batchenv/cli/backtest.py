@@ -64,7 +64,7 @@ def replay(
         found = replay_episode(run, lane, episode, lambda done, total: advance(progress, task, done, total))
     folder = output or free_name(run / f"replay-lane{lane}-episode{episode}")
     report = found.results.write(folder, title=f"Lane {lane}, episode {episode} of {run.name}")
-    equal = "equal bit for bit" if found.shares_equal else f"within {found.worst_shares:.1e} of each other"
+    equal = "equal bit for bit" if found.shares_equal else f"within {found.worst_shares:.1e} of the account"
     console.print(
         f"{len(found.recorded.actions)} steps played again. Final equity {found.lane_equity:,.2f}, bit for bit what "
         f"training saw; shares of the two tiers are {equal}."

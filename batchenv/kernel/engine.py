@@ -24,7 +24,7 @@ from batchenv.kernel.setup import (
     make_work,
     padded_width,
 )
-from batchenv.parameters import LaneParameters, LaneValues
+from batchenv.parameters import SYMBOL_PARAMETERS, LaneParameters, LaneValues
 from batchenv.rewards import RewardFunction, RewardStep
 
 _LOG = logging.getLogger("batchenv")
@@ -69,11 +69,11 @@ class Engine:
         self.lane_parameters = lane_parameters
         rules, self.custom_reward, self._reward_kwargs = make_rules(task.config)
         values = lane_parameters.at(0, np.zeros(n, np.int64), np.zeros(n, np.int64), np.arange(n))
-        parameters = make_parameters(task.config, lane_parameters, values)
+        parameters = make_parameters(lane_parameters, values)
         market = make_market(task, rules)
         costs = make_costs(task.config, task.market.symbols)
         self.world = state.aligned(state.World(market, rules, costs, parameters))
-        self.plain = is_plain(self.world)
+        self.plain = is_plain(self.world, lane_parameters)
         self._advance = loops.advance_plain if self.plain else loops.advance_full
         if not is_ready(self._advance):
             _LOG.warning("batchenv compiles its kernel, once for each installation: this can take half a minute")
@@ -108,16 +108,17 @@ class Engine:
 
     @property
     def bytes_per_lane(self) -> int:
-        """Size of one lane's state and parameters in bytes."""
-        return state.lane_bytes(self.lanes, self.world.parameters)
+        """Size of one lane's state and parameters in bytes; what all lanes share is not counted."""
+        return state.lane_bytes(len(self.lanes.cash), self.lanes, self.world.parameters)
 
     def open(self, which: npt.NDArray[np.int64], values: LaneValues) -> None:
         """Start new episodes for the lanes ``which``, int64 ``[k]``, and write their observations into ``out``."""
         parameters = self.world.parameters
-        for name in ("fee_rate", "slippage_rate", "borrow_rate", "tradable"):
-            array, given = getattr(parameters, name), getattr(values, name)
-            used = min(array.shape[1], given.shape[1])
-            array[which, :used] = given[:, :used]
+        for name in (*SYMBOL_PARAMETERS, "tradable"):
+            if self.lane_parameters.varies(name):
+                array, given = getattr(parameters, name), getattr(values, name)
+                used = min(array.shape[1], given.shape[1])
+                array[which, :used] = given[:, :used]
         parameters.leverage[which] = values.leverage
         parameters.initial_cash[which] = values.initial_cash
         loops.open_lanes(which, values.start, values.end, self._pinned[0][0])

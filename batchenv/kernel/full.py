@@ -32,28 +32,52 @@ def fetch_lane(i: int, actions: F32, world: World, lanes: Lanes) -> None:
 
 
 @inlined
-def spread_settings(first: int, size: int, world: World, work: Work, shared: bool) -> None:
-    """Write the settings of the lanes from ``first`` into the rows of ``work``: those all share, or those of each."""
+def share_settings(world: World, work: Work) -> None:
+    """Write the settings that all lanes share into ``work``, once for all of them."""
     settings = world.parameters
-    spread(settings.fee_rate, first, size, work.fee_rate, shared)
-    spread(settings.slippage_rate, first, size, work.slippage_rate, shared)
-    spread(settings.borrow_rate, first, size, work.borrow_rate, shared)
+    spread_fees(0, world, work, True)
+    if settings.borrow_rate.shape[0] == 1:
+        for row in range(work.order.shape[0]):
+            spread(settings.borrow_rate, 0, work.borrow_rate[row])
 
 
 @inlined
-def spread(values: F64, first: int, size: int, rows: F64, shared: bool) -> None:
-    """Write a setting, ``[N, W]`` or ``[N, 1]``, or ``[1, W]`` or ``[1, 1]`` if all lanes share it, into ``rows``."""
-    if shared == (values.shape[0] > 1):
-        return
+def spread_settings(first: int, size: int, world: World, work: Work) -> None:
+    """Write the settings of the lanes from ``first`` into the rows of ``work``."""
+    settings = world.parameters
     for row in range(size):
-        i = 0 if shared else first + row
-        if values.shape[1] > 1:
-            for s in range(padded(rows.shape[1])):
-                rows[row, s] = values[i, s]
-        else:
-            value = values[i, 0]
-            for s in range(padded(rows.shape[1])):
-                rows[row, s] = value
+        spread(settings.fee_rate, first + row, work.fee_rate[row])
+        spread(settings.slippage_rate, first + row, work.slippage_rate[row])
+    if settings.borrow_rate.shape[0] > 1:
+        for row in range(size):
+            spread(settings.borrow_rate, first + row, work.borrow_rate[row])
+
+
+@inlined
+def spread_fees(i: int, world: World, work: Work, shared: bool) -> None:
+    """Write the fees beside the rate into ``work``: those all share, or those of lane ``i``.
+
+    One row serves all lanes: a row for each costs every account a tenth more time, this only those that differ.
+    """
+    settings = world.parameters
+    if shared == (settings.fee_fixed.shape[0] == 1):
+        spread(settings.fee_fixed, i, work.fee_fixed)
+    if shared == (settings.fee_per_share.shape[0] == 1):
+        spread(settings.fee_per_share, i, work.fee_per_share)
+    if shared == (settings.fee_minimum.shape[0] == 1):
+        spread(settings.fee_minimum, i, work.fee_minimum)
+
+
+@inlined
+def spread(values: F64, i: int, row: F64) -> None:
+    """Write a setting of lane ``i``, one of ``[M, W]`` or ``[M, 1]``, into ``row``."""
+    if values.shape[1] > 1:
+        for s in range(padded(row.shape[0])):
+            row[s] = values[i, s]
+    else:
+        value = values[i, 0]
+        for s in range(padded(row.shape[0])):
+            row[s] = value
 
 
 # --- 2 Decide ---------------------------------------------------------------------------------------------------
@@ -120,26 +144,28 @@ def slip_orders(row: int, bar: int, world: World, work: Work) -> None:
 
 
 @inlined
-def fee_of(row: int, s: int, held: float, world: World, work: Work) -> float:
+def fee_of(row: int, s: int, held: float, work: Work) -> float:
     """Rule 3.3: the fee of a fill."""
-    costs, quantity = world.costs, work.reduce[row, s] + work.increase[row, s]
+    quantity = work.reduce[row, s] + work.increase[row, s]
     notional = quantity * accounting.price_paid(work.price[row, s], work.side[row, s], work.slip[row, s])
-    variable = accounting.variable_fee(quantity, notional, work.fee_rate[row, s], costs.per_share[s])
+    variable = accounting.variable_fee(quantity, notional, work.fee_rate[row, s], work.fee_per_share[s])
     most = notional if held > 0.0 and work.side[row, s] < 0.0 else math.inf
-    fee = accounting.order_fee(variable, costs.fixed[s], costs.minimum[s], most)
+    fee = accounting.order_fee(variable, work.fee_fixed[s], work.fee_minimum[s], most)
     return fee if quantity > 0.0 else 0.0
 
 
 @inlined
 def sum_orders(i: int, row: int, world: World, lanes: Lanes, work: Work) -> None:
     """Rule 3.4: the sums over symbols that the common factor is made of."""
-    mark, holdings, costs, t = world.market.mark, lanes.holdings, world.costs, lanes.bar[i]
+    mark, holdings, t = world.market.mark, lanes.holdings, lanes.bar[i]
     cash, long, short, wanted, slipped, fees = lanes.cash[i], 0.0, 0.0, 0.0, 0.0, 0.0
     upper, growing, net_added = 0.0, 0.0, 0.0
+    spread_fees(i, world, work, False)
     for s in range(padded(work.order.shape[1])):
         price, side, slip, held = work.price[row, s], work.side[row, s], work.slip[row, s], holdings[i, s]
         reduce, increase = work.reduce[row, s], work.increase[row, s]
-        rate, per_share, least = work.fee_rate[row, s], costs.per_share[s], max(costs.minimum[s], costs.fixed[s])
+        rate, per_share = work.fee_rate[row, s], work.fee_per_share[s]
+        least = max(work.fee_minimum[s], work.fee_fixed[s])
         paid = accounting.price_paid(price, side, slip)
         value = (held + side * reduce) * (price if price > 0.0 else mark[t, s])
         cash -= side * reduce * paid
@@ -147,7 +173,7 @@ def sum_orders(i: int, row: int, world: World, lanes: Lanes, work: Work) -> None
         short += accounting.positive(-value)
         wanted += increase * price
         slipped += increase * price * slip
-        fees += fee_of(row, s, held, world, work)
+        fees += fee_of(row, s, held, work)
         upper += least if reduce + increase > 0.0 else 0.0
         upper += accounting.variable_fee(reduce, reduce * paid, rate, per_share)
         growing += accounting.variable_fee(increase, increase * paid, rate, per_share)
@@ -204,6 +230,7 @@ def enter_positions(i: int, row: int, lanes: Lanes, work: Work) -> None:
 def settle(i: int, row: int, bar: int, world: World, lanes: Lanes, out: StepOutput, work: Work) -> None:
     """Rules 3.3, 3.7, 3.8 and 6.5: settle the fills at hand, which are of ``bar``."""
     slip_orders(row, bar, world, work)
+    spread_fees(i, world, work, False)
     if world.rules.track_entry:
         enter_positions(i, row, lanes, work)
     holdings = lanes.holdings
@@ -211,7 +238,7 @@ def settle(i: int, row: int, bar: int, world: World, lanes: Lanes, out: StepOutp
     for s in range(padded(work.order.shape[1])):
         held, side, reduce, added = holdings[i, s], work.side[row, s], work.reduce[row, s], work.increase[row, s]
         notional = (reduce + added) * accounting.price_paid(work.price[row, s], side, work.slip[row, s])
-        fees += fee_of(row, s, held, world, work)
+        fees += fee_of(row, s, held, work)
         received -= side * notional
         traded += notional
         slipped += (reduce + added) * work.price[row, s] * work.slip[row, s]
@@ -363,7 +390,7 @@ def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lane
     """Take the lanes from ``first``, a block of them or as many as there are before ``stop``, from bar t to t+1."""
     market, rules = world.market, world.rules
     size = min(work.order.shape[0], stop - first)
-    spread_settings(first, size, world, work, False)
+    spread_settings(first, size, world, work)
     for row in range(size):
         i = first + row
         if i + work.order.shape[0] < stop:

@@ -28,7 +28,7 @@ def advance_plain(first: int, stop: int, actions: F32, memory: Any) -> None:
 def advance_full(first: int, stop: int, actions: F32, memory: Any) -> None:
     """Take lanes ``first`` to ``stop - 1`` over one bar by the full rules; as `advance_plain`."""
     world, lanes, out, work = pinned(memory)
-    full.spread_settings(0, work.order.shape[0], world, work, True)
+    full.share_settings(world, work)
     for i in range(max(first, 0), stop, work.order.shape[0]):
         full.advance_block(i, stop, actions, world, lanes, out, work)
 

@@ -12,7 +12,7 @@ from batchenv.base import TradingTask
 from batchenv.config import EnvConfig, RewardConfig
 from batchenv.errors import ConfigError, did_you_mean
 from batchenv.kernel import state
-from batchenv.parameters import LaneParameters, LaneValues, per_symbol
+from batchenv.parameters import SYMBOL_PARAMETERS, LaneParameters, LaneValues, per_symbol
 from batchenv.rewards import (
     EVALUATION_REWARDS,
     TRAINING_REWARDS,
@@ -32,7 +32,9 @@ _REWARDS = {
 _PENALTIES = ("turnover_penalty", "drawdown_penalty")
 _DEFAULT_ETA = 0.01
 _YEAR = np.timedelta64(365, "D")
-_BY_SYMBOL = ("fee_rate", "slippage_rate", "borrow_rate")
+_BY_LANE = ("fee_rate", "slippage_rate")
+"""Those that ``kernel/plain.py`` reads for each lane, whether they differ or not."""
+ADDED_FEES = ("fee_fixed", "fee_per_share", "fee_minimum")
 
 
 def padded_width(n_symbols: int) -> int:
@@ -106,12 +108,8 @@ def _last_bars(has_bar: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 def make_costs(config: EnvConfig, symbols: tuple[str, ...]) -> state.Costs:
     """Settings by symbol as arrays."""
-    costs = config.cost_config
     lot = _by_symbol(config.execution_config.lot_size, symbols, "execution_config.lot_size")
     return state.Costs(
-        fixed=_by_symbol(costs.fee_fixed, symbols, "cost_config.fee_fixed"),
-        per_share=_by_symbol(costs.fee_per_share, symbols, "cost_config.fee_per_share"),
-        minimum=_by_symbol(costs.fee_minimum, symbols, "cost_config.fee_minimum"),
         lot=lot,
         per_lot=_inverse(lot),
         funding_rate=_by_symbol(config.carry_config.funding_rate, symbols, "carry_config.funding_rate"),
@@ -122,23 +120,18 @@ def _by_symbol(*setting: Any) -> npt.NDArray[np.float64]:
     return _padded(per_symbol(*setting))
 
 
-def make_parameters(config: EnvConfig, given: LaneParameters, values: LaneValues) -> state.Parameters:
-    """Settings by lane, as wide as they differ by symbol."""
-    configured = {
-        "fee_rate": config.cost_config.fee_rate,
-        "slippage_rate": config.cost_config.slippage_rate,
-        "borrow_rate": config.carry_config.borrow_rate,
-    }
+def make_parameters(given: LaneParameters, values: LaneValues) -> state.Parameters:
+    """Settings by lane, as wide as they differ by symbol, and as many as can differ by lane."""
     arrays = {}
-    for name in _BY_SYMBOL:
-        by_lane = given.given.get(name)
-        differs = by_lane.ndim == 2 if by_lane is not None else isinstance(configured[name], dict)
+    for name in SYMBOL_PARAMETERS:
         value = getattr(values, name)
+        value = value if given.varies(name) or name in _BY_LANE else value[:1]
+        differs = bool((value != value[:, :1]).any())
         arrays[name] = _padded(value) if differs else np.array(value[:, :1], order="C")
-    tradable = _padded(values.tradable) if "tradable" in given.given else np.zeros((len(values.tradable), 0), np.bool_)
+    tradable = _padded(values.tradable)
     return state.Parameters(
         **arrays,
-        tradable=tradable,
+        tradable=tradable if given.varies("tradable") else tradable[:, :0].copy(),
         leverage=values.leverage.copy(),
         initial_cash=values.initial_cash.copy(),
     )
@@ -146,11 +139,12 @@ def make_parameters(config: EnvConfig, given: LaneParameters, values: LaneValues
 
 def make_work(block: int, width: int) -> state.Work:
     """Scratch for ``block`` lanes of ``width`` symbols."""
-    by_symbol = state.Work._fields.index("factor")
-    return state.Work(*(np.zeros((block, width) if k < by_symbol else block) for k in range(len(state.Work._fields))))
+    names = state.Work._fields
+    shapes = dict.fromkeys(names[: names.index("factor")], (block, width)) | dict.fromkeys(ADDED_FEES, (width,))
+    return state.Work(**{name: np.zeros(shapes.get(name, block)) for name in names})
 
 
-def is_plain(world: state.World) -> bool:
+def is_plain(world: state.World, given: LaneParameters) -> bool:
     """Whether ``kernel/plain.py`` gives the same numbers as ``kernel/full.py``."""
     market, rules, costs, parameters = world
     off = (rules.impact, rules.participation, rules.min_notional, rules.stops)
@@ -162,7 +156,8 @@ def is_plain(world: state.World) -> bool:
         and not any(off)
         and no_carry
         and one_rate
-        and not any(array.any() for array in (costs.fixed, costs.per_share, costs.minimum, costs.lot))
+        and not any(given.varies(name) or getattr(parameters, name).any() for name in ADDED_FEES)
+        and not costs.lot.any()
         and parameters.tradable.shape[1] == 0
         and market.split.shape[0] == 0
         and (market.last_bar == len(market.mark)).all()

@@ -96,20 +96,23 @@ class Rules(NamedTuple):
 class Costs(NamedTuple):
     """Settings by symbol, the same for every lane."""
 
-    fixed: F64x1  # [W] money per order
-    per_share: F64x1  # [W] money per share
-    minimum: F64x1  # [W] money per order
     lot: F64x1  # [W] shares; 0 for fractions
     per_lot: F64x1  # [W] 1 / lot; 0 for fractions
     funding_rate: F64x1  # [W] yearly
 
 
 class Parameters(NamedTuple):
-    """Settings by lane, of its current episode. C is W where they differ by symbol, else 1."""
+    """Settings by lane, of its current episode.
+
+    C is W where they differ by symbol, else 1; M is N where they may differ by lane, else 1.
+    """
 
     fee_rate: F64x2  # [N, C]
     slippage_rate: F64x2  # [N, C]
-    borrow_rate: F64x2  # [N, C] yearly
+    fee_fixed: F64x2  # [M, C] money per order
+    fee_per_share: F64x2  # [M, C] money
+    fee_minimum: F64x2  # [M, C] money per order
+    borrow_rate: F64x2  # [M, C] yearly
     tradable: Boolx2  # [N, W], or [N, 0] where every lane trades all
     leverage: F64x1  # [N]
     initial_cash: F64x1  # [N] money
@@ -155,6 +158,9 @@ class Work(NamedTuple):
     fee_rate: F64x2  # [B, W] the lanes' settings
     slippage_rate: F64x2  # [B, W]
     borrow_rate: F64x2  # [B, W]
+    fee_fixed: F64x1  # [W] those of the lane at hand
+    fee_per_share: F64x1  # [W]
+    fee_minimum: F64x1  # [W]
     factor: F64x1  # [B] the common factor of 3.4, and what it is made of:
     sold: F64x1  # [B] sales at fill prices in money, under the plain rules
     bought: F64x1  # [B] purchases
@@ -222,6 +228,7 @@ def aligned_copy(array: F64, number: int = 0) -> F64:
     return copy
 
 
-def lane_bytes(*groups: NamedTuple) -> int:
-    """Return the size of one lane's arrays in bytes."""
-    return sum(array[:1].nbytes for group in groups for array in group)
+def lane_bytes(n_lanes: int, *groups: NamedTuple) -> int:
+    """Return the size of one lane's arrays in bytes, those that all lanes share not counted."""
+    arrays = [array for group in groups for array in group if len(array) == n_lanes]
+    return int(sum(array.nbytes for array in arrays)) // n_lanes

@@ -6,6 +6,7 @@ seeded one.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -199,6 +200,13 @@ def make_rules(r: random.Random, market: MarketData) -> tuple[EnvConfig, tuple[s
     for name, low, high in (("fee_rate", 0.0, 0.01), ("slippage_rate", 0.0, 0.01), ("initial_cash", 500.0, 50_000.0)):
         if maybe(f"drawn {name}", 0.1):
             randomization[name] = [low, high]
+    for name, high in (("fee_fixed", 5.0), ("fee_per_share", 0.05), ("fee_minimum", 20.0)):
+        if maybe(f"drawn {name}", 0.06):
+            randomization[name] = [0.0, high]
+    if maybe("drawn tradable", 0.1):
+        randomization["tradable"] = [1, len(symbols)]
+    if borrows and maybe("drawn borrow_rate", 0.1):
+        randomization["borrow_rate"] = [0.0, 0.5]
     if borrows and maybe("drawn leverage", 0.1):
         randomization["leverage"] = [1.0, leverage]
     length = r.randrange(3, max(4, market.n_bars // 2))
@@ -242,10 +250,14 @@ def make_lane_parameters(
     """Draw parameters by lane."""
     drawn = {name for name, _, _ in config.randomization.drawn()}
     given: dict[str, Any] = {}
-    if r.random() < 0.15:
+    if r.random() < 0.15 and "tradable" not in drawn:
         given["tradable"] = np.array([[r.random() < 0.7 for _ in market.symbols] for _ in range(n_envs)])
     if r.random() < 0.1 and "fee_rate" not in drawn:
         given["fee_rate"] = np.array([[r.uniform(0, 0.02) for _ in market.symbols] for _ in range(n_envs)])
+    for name, high in (("fee_fixed", 5.0), ("fee_per_share", 0.05), ("fee_minimum", 20.0)):
+        if r.random() < 0.06 and name not in drawn:
+            shape = r.choice([(n_envs,), (n_envs, market.n_symbols)])
+            given[name] = np.array([r.uniform(0, high) for _ in range(math.prod(shape))]).reshape(shape)
     if r.random() < 0.1 and "slippage_rate" not in drawn:
         given["slippage_rate"] = np.array([r.uniform(0, 0.01) for _ in range(n_envs)])
     if r.random() < 0.1 and "initial_cash" not in drawn:
@@ -274,7 +286,7 @@ def make_more_lane_parameters(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Draw borrow rates and episodes by lane."""
     given: dict[str, Any] = {}
-    if r.random() < 0.1 and config.margin_config.allow_short:
+    if r.random() < 0.1 and config.margin_config.allow_short and config.randomization.borrow_rate is None:
         given["borrow_rate"] = np.array([[r.uniform(0, 0.5) for _ in market.symbols] for _ in range(n_envs)])
     if r.random() < 0.1 and config.randomization.episode_length is None:
         lengths = [r.randrange(1, max(2, market.n_bars // 2)) for _ in range(n_envs)]

@@ -212,6 +212,15 @@ def test_8_1_a_fee_of_ones_own(tier: Any) -> None:
     env.reset()
     env.step(orders(10))
     assert env.cash == pytest.approx(990.0)
+    own = {"fee_rate": [0.0, 0.01], "fee_minimum": [0.0, 25.0]}
+    batch = BatchTradingEnv(market, config, n_envs=2, lane_parameters=own)
+    batch.reset()
+    batch.step(np.tile(orders(10), (2, 1)))
+    assert batch.cash.tolist() == [1_000.0, pytest.approx(975.0)]
+    env = tier(market, config, lane_parameters={"fee_rate": [0.01], "fee_minimum": 25.0})
+    env.reset()
+    env.step(orders(10))
+    assert env.cash == pytest.approx(975.0)
 
 
 def test_8_2_a_fee_that_is_drawn(tier: Any) -> None:
@@ -220,3 +229,17 @@ def test_8_2_a_fee_that_is_drawn(tier: Any) -> None:
     env.step(orders(10))
     assert draw(0, 0, 0, 1) == 1_409_454_449
     assert env.cash == pytest.approx(1_000.0 - 1_000.0 * 0.00328164, abs=1e-5)
+
+
+def test_8_2_symbols_that_are_drawn(tier: Any) -> None:
+    market = MarketData.from_frame(pd.DataFrame(100.0, pd.bdate_range("2024-01-01", periods=4), list("ABC")))
+    env = tier(market, rules(2_000.0, randomization={"tradable": [1, 2]}, fill="close"), seed=0)
+    env.reset(seed=0)
+    env.step(np.full(3, 0.01, np.float32))
+    assert (env.holdings > 0).tolist() == [True, False, False]
+    env.reset()
+    env.step(np.full(3, 0.01, np.float32))
+    assert (env.holdings > 0).tolist() == [False, True, True]
+    assert [draw(0, 0, episode, 10) for episode in (0, 1)] == [683_114_514, 2_315_628_901]
+    assert [draw(0, 0, 0, k) for k in (128, 129, 130)] == [838_078_472, 4_039_059_467, 3_344_553_831]
+    assert [draw(0, 0, 1, k) for k in (128, 129, 130)] == [2_609_196_789, 1_323_726_962, 2_143_266_898]

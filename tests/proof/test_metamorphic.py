@@ -596,8 +596,8 @@ def test_the_same_lane_and_episode_draw_the_same() -> None:
 # --- two ways to the same numbers -------------------------------------------------------------------------------
 
 NEUTRAL: dict[str, dict[str, Any]] = {
-    "a fee by symbol, the same for all": {"cost_config": {"fee_rate": {"*": 0.002}}},
-    "slippage by symbol, the same for all": {"cost_config": {"slippage_rate": {"*": 0.001}}},
+    "fees by symbol that hardly differ": {"cost_config": {"fee_rate": {"*": 0.002, "A": 0.002 + 1e-17}}},
+    "slippages by symbol that hardly differ": {"cost_config": {"slippage_rate": {"*": 0.001, "A": 0.001 + 1e-17}}},
     "a fixed fee of nearly nothing": {"cost_config": {"fee_fixed": 1e-14, "fee_minimum": 0.0}},
     "a least fee below every fee": {"cost_config": {"fee_minimum": 1e-14}},
     "a fee for a share of nearly nothing": {"cost_config": {"fee_per_share": 1e-17}},
