@@ -16,12 +16,13 @@ from gymnasium import spaces
 from stable_baselines3 import A2C, DQN, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from batchenv.config import AgentConfig
 from batchenv.errors import ConfigError, RunError, did_you_mean
 from batchenv.extractors import bind_market, bound_market, indexed_policy
 from batchenv.ppo import FastPPO
+from batchenv.rollout import RewardScaler
 
 _ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": FastPPO, "a2c": A2C, "sac": SAC, "td3": TD3, "dqn": DQN}
 _ACTION_SPACES: dict[str, tuple[type[spaces.Space[Any]], ...]] = {
@@ -74,7 +75,7 @@ class Agent:
             parameters["policy_kwargs"] = policy_kwargs
         if self.config.normalize_reward and isinstance(env, VecEnv):
             gamma = parameters.get("gamma", _DEFAULT_GAMMA)
-            env = VecNormalize(env, norm_obs=False, norm_reward=True, gamma=gamma)
+            env = RewardScaler(env, gamma)
         try:
             self.model = algorithm(
                 policy,

@@ -177,7 +177,7 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         return self._observe(), {}
 
     def step(
-        self, actions: Any
+        self, actions: Any, *, out: npt.NDArray[np.float32] | None = None
     ) -> tuple[
         Observation,
         npt.NDArray[np.float64],
@@ -189,6 +189,8 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
 
         Args:
             actions: float32 ``[n_envs, symbols]``; integers in `discrete` mode, ``[n_envs]`` of them when joint.
+            out: Where to write the observations, float32 ``[n_envs, size]``, C-contiguous; flat observations only.
+                They are returned in it, and a `reset` of some lanes before the next step writes there too.
 
         Returns:
             Observations float32 ``[n_envs, size]`` or a dict, rewards float64 ``[n_envs]``, terminations and
@@ -196,19 +198,23 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
 
         Raises:
             ActionError: Wrong shape, NaN or infinity; nothing has changed then.
+            ConfigError: Observations cannot be written into ``out``; nothing has changed then.
             EnvironmentStateError: There was no reset yet.
         """
+        if out is not None:
+            self._check_memory(out)
         if not self._running:
             raise EnvironmentStateError("step: the environment was not reset yet; expected a call of reset() first")
         numbers = self.task.actions.numbers(actions, self.num_envs)
         engine = self._engine
-        engine.advance(numbers)
-        out = engine.out
-        self._returns += out.reward
-        done = np.flatnonzero(out.terminated | out.truncated)
+        engine.advance(numbers, out)
+        told = engine.out
+        self._returns += told.reward
+        done = np.flatnonzero(told.terminated | told.truncated)
         infos = self._end(done) if len(done) else {}
         give = self._give
-        return self._observe(), give(out.reward), give(out.terminated), give(out.truncated), infos
+        observation = self._observe() if out is None else out
+        return observation, give(told.reward), give(told.terminated), give(told.truncated), infos
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the threads."""
@@ -218,11 +224,11 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
 
     def _end(self, done: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Report the lanes that ended and start their next episodes."""
-        lanes, out = self._engine.lanes, self._engine.out
+        lanes = self._engine.lanes
         mask = np.zeros(self.num_envs, np.bool_)
         mask[done] = True
         final_obs = np.full(self.num_envs, None, dtype=object)
-        last, bars, layout = out.observation[done], lanes.bar[done, None], self.task.layout
+        last, bars, layout = self._engine.observation[done], lanes.bar[done, None], self.task.layout
         for row, lane in enumerate(done):
             final_obs[lane] = layout.observation(last[row], bars[row])
         keep = {"equity": lanes.equity, "bar": lanes.bar, "episode": self.episode}
@@ -246,6 +252,20 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
             "_episode": mask,
         }
 
+    def _check_memory(self, out: Any) -> None:
+        """Check that flat observations can be written into ``out``.
+
+        Raises:
+            ConfigError: They cannot.
+        """
+        shape = self.observation_space.shape
+        if shape is None:
+            raise ConfigError("out: takes flat observations only; expected observation_config.mode 'flat', or no out")
+        fits = isinstance(out, np.ndarray) and out.dtype == np.float32 and out.shape == shape
+        if not fits or not (out.flags.c_contiguous and out.flags.writeable):
+            got = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise ConfigError(f"out: got {got}, expected writable, C-contiguous float32 {list(shape)}")
+
     def _open(self, which: npt.NDArray[np.int64]) -> None:
         self.episode[which] += 1
         self._engine.open(which, self.parameters.at(self.seed_value, which, self.episode[which]))
@@ -268,7 +288,7 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
     def _observe(self) -> Observation:
         """Return the observations of all lanes, in arrays that `copy` decides on."""
         engine = self._engine
-        return self.task.layout.observation(self._give(engine.out.observation), engine.lanes.bar[:, None].copy())
+        return self.task.layout.observation(self._give(engine.observation), engine.lanes.bar[:, None].copy())
 
     def _give(self, array: Array) -> Array:
         return array.copy() if self._copy else array

@@ -98,7 +98,7 @@ class FastTrainingEnv(BaseTradingEnv):
 
     def _observe(self) -> Observation:
         """Return the observation of the current bar, in new arrays."""
-        vector = np.array(self._engine.out.observation[0])
+        vector = np.array(self._engine.observation[0])
         return self.task.layout.observation(vector, np.array([self.bar], np.int64))
 
     def _info(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from batchenv.rollout import FastDictRolloutBuffer, FastRolloutBuffer
 
 _Judged = tuple[Tensor, Tensor, Tensor | None]
 """Values, log-probabilities and entropy of samples, or the gradients of a loss with respect to them."""
+_Rows = npt.NDArray[np.float32]
 
 
 class FastPPO(PPO):
@@ -33,7 +34,8 @@ class FastPPO(PPO):
     either class loads in the other. What differs is how the work is done:
 
     * The observations of all lanes that were cut off in a step are valued in one pass, not one by one.
-    * Steps go into a `FastRolloutBuffer`, unless another ``rollout_buffer_class`` is asked for.
+    * Steps go into a `FastRolloutBuffer`, unless another ``rollout_buffer_class`` is asked for; a `TradingVecEnv` writes
+      its observations there itself.
     * A plain ``MlpPolicy``, on flat or on indexed observations, is computed by `PlainMlp`, without autograd; any other
       policy by its own methods.
     * `torch.optim.Adam` runs fused where the device has that, and without its wrappers for ``torch.compile``.
@@ -91,6 +93,7 @@ class FastPPO(PPO):
         callback.on_rollout_start()
         plain = PlainMlp.of(self.policy)
         act: Callable[..., tuple[Tensor, Tensor, Tensor]] = self.policy if plain is None else plain.act
+        write_into, place = _writer(env, rollout_buffer)
 
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -106,6 +109,8 @@ class FastPPO(PPO):
                 else:
                     clipped_actions = np.minimum(np.maximum(actions, self.action_space.low), self.action_space.high)
 
+            if (memory := place()) is not None:
+                write_into(memory)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
@@ -267,6 +272,18 @@ class FastPPO(PPO):
         record("train/clip_range", clip_range)
         if clip_range_vf is not None:
             record("train/clip_range_vf", clip_range_vf)
+
+
+def _writer(env: VecEnv, buffer: RolloutBuffer) -> tuple[Callable[[_Rows], None], Callable[[], _Rows | None]]:
+    """Return how to tell an environment where its next observations go, and where that is in the buffer, if anywhere.
+
+    Wrappers may pass those observations on or make others; `FastRolloutBuffer.add` takes what comes.
+    """
+    inner: Any = env.unwrapped
+    writes = hasattr(type(inner), "write_into") and inner.observation_space.shape == buffer.obs_shape
+    if writes and isinstance(buffer, FastRolloutBuffer):
+        return inner.write_into, buffer.place
+    return lambda _: None, lambda: None
 
 
 class _AnyPolicy:

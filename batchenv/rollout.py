@@ -1,4 +1,4 @@
-"""stable-baselines3's rollout buffers without their copies."""
+"""stable-baselines3's rollout buffers and scaling of rewards, without their copies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import DictRolloutBufferSamples, RolloutBufferSamples
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +85,8 @@ class FastRolloutBuffer(_InPlace):
             log_prob: Log-probabilities of the actions, ``[n_envs]``.
         """
         pos = self.pos
-        self.observations[pos] = obs.reshape(self.n_envs, *self.obs_shape)
+        if not np.may_share_memory(obs, self.observations[pos]):  # else it was written there: see `place`
+            self.observations[pos] = obs.reshape(self.n_envs, *self.obs_shape)
         self.actions[pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[pos] = reward
         self.episode_starts[pos] = episode_start
@@ -93,11 +95,46 @@ class FastRolloutBuffer(_InPlace):
         self.pos = pos + 1
         self.full = self.pos == self.buffer_size
 
+    def place(self) -> npt.NDArray[np.float32] | None:
+        """Return where the observations of the step after the one at hand belong, float32 ``[n_envs, ...]``.
+
+        An environment may write them there, and `add` need not copy them. None after the last step, whose observations
+        begin the next rollout, and where observations are not float32.
+        """
+        after = self.pos + 1
+        return None if after == self.buffer_size or self.observations.dtype != np.float32 else self.observations[after]
+
     def _get_samples(self, batch_inds: Array, env: VecNormalize | None = None) -> RolloutBufferSamples:
         rows = torch.from_numpy(self._places[batch_inds])
         return RolloutBufferSamples(
             observations=self._take(self.observations, rows, "observations"), **self._take_numbers(rows)
         )
+
+
+class RewardScaler(VecNormalize):
+    """`VecNormalize` of rewards alone, which leaves observations where they are and looks only at lanes that ended."""
+
+    def __init__(self, venv: VecEnv, gamma: float) -> None:
+        """Wrap an environment.
+
+        Args:
+            venv: The environment.
+            gamma: Discount of the returns whose spread rewards are divided by.
+        """
+        super().__init__(venv, norm_obs=False, norm_reward=True, gamma=gamma)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Return what the step returned, with rewards scaled."""
+        obs, rewards, dones, infos = self.venv.step_wait()
+        self.old_obs, self.old_reward = obs, rewards  # type: ignore[assignment]
+        if self.training:
+            self._update_reward(rewards)
+        self.returns[dones] = 0.0
+        return obs, self.normalize_reward(rewards), dones, infos
+
+    def normalize_obs(self, obs: Any) -> Any:
+        """Return the observations themselves."""
+        return obs
 
 
 class FastDictRolloutBuffer(_InPlace, DictRolloutBuffer):

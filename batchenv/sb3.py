@@ -65,6 +65,7 @@ class TradingVecEnv(VecEnv):
         )
         self._first_seed: int | None = self.batch.seed_value
         self._actions: npt.NDArray[Any] | None = None
+        self._memory: npt.NDArray[np.float32] | None = None
         self._calm = {"TimeLimit.truncated": False}
         super().__init__(n_envs, self.batch.single_observation_space, self.batch.single_action_space)
 
@@ -85,6 +86,14 @@ class TradingVecEnv(VecEnv):
         self._reset_options()
         return observation
 
+    def write_into(self, memory: npt.NDArray[np.float32]) -> None:
+        """Let the next step write its observations into ``memory`` and return it, in place of memory of its own.
+
+        Args:
+            memory: float32 ``[n_envs, size]``, C-contiguous; a row of a rollout buffer, say. Flat observations only.
+        """
+        self._memory = memory
+
     def step_async(self, actions: npt.NDArray[Any]) -> None:
         """Keep the actions for `step_wait`; float32 ``[n_envs, symbols]``, or integers in `discrete` mode."""
         self._actions = actions
@@ -98,11 +107,13 @@ class TradingVecEnv(VecEnv):
 
         Raises:
             ActionError: Wrong shape, NaN or infinity, or no actions at all; nothing has changed then.
+            ConfigError: `write_into` was given what observations cannot be written into; nothing has changed then.
         """
         if self._actions is None:
             raise ActionError("step_wait: there are no actions; expected a call of step_async() first")
         actions, self._actions = self._actions, None
-        observation, rewards, terminated, truncated, batch_infos = self.batch.step(actions)
+        memory, self._memory = self._memory, None
+        observation, rewards, terminated, truncated, batch_infos = self.batch.step(actions, out=memory)
         infos: list[dict[str, Any]] = [self._calm] * self.num_envs
         if batch_infos:
             episode, final = batch_infos["episode"], batch_infos["final_info"]

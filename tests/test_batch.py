@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import gymnasium
 import numpy as np
@@ -216,6 +217,49 @@ def test_without_copies_a_result_is_valid_until_the_step_after_the_next() -> Non
         for got, want in zip(result[:4], result_safe[:4], strict=True):
             np.testing.assert_array_equal(got, want)
         previous, previous_safe = result[0], result_safe[0]
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_observations_go_where_they_are_wanted(copy: bool) -> None:
+    bars, rules = market(), settings(episode_config={"length": 7, "random_start": True})
+    env = BatchTradingEnv(bars, rules, n_envs=3, seed=0, copy=copy)
+    safe = BatchTradingEnv(bars, rules, n_envs=3, seed=0)
+    env.reset(), safe.reset()
+    memory = np.full((30, *env.observation_space.shape), np.nan, np.float32)
+    wanted = []
+    for k, action in enumerate(actions_for(env, 30)):
+        got, expected = env.step(action, out=memory[k] if k % 3 else None), safe.step(action)
+        assert np.may_share_memory(got[0], memory) == (k % 3 > 0)
+        wanted.append(expected[0] if k % 3 else np.full_like(expected[0], np.nan))
+        for mine, theirs in zip(got[:4], expected[:4], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        if "final_obs" in expected[4]:
+            np.testing.assert_array_equal(np.stack(got[4]["final_obs"]), np.stack(expected[4]["final_obs"]))
+    np.testing.assert_array_equal(memory, np.stack(wanted))  # and nowhere else
+
+
+def test_memory_that_observations_do_not_fit_is_refused() -> None:
+    env = BatchTradingEnv(market(), settings(), n_envs=3, seed=0)
+    env.reset()
+    n, size = env.observation_space.shape
+    action, bar = actions_for(env, 1)[0], env.bar.copy()
+    locked = np.zeros((n, size), np.float32)
+    locked.flags.writeable = False
+    for out, got in (
+        (np.zeros((n, size)), f"float64 [{n}, {size}]"),
+        (np.zeros((n, size + 1), np.float32), f"float32 [{n}, {size + 1}]"),
+        (np.zeros((size, n), np.float32).T, f"float32 [{n}, {size}]"),
+        (locked, f"float32 [{n}, {size}]"),
+        ([[0.0] * size] * n, "list"),
+    ):
+        expected = f"out: got {got}, expected writable, C-contiguous float32 [{n}, {size}]"
+        with pytest.raises(ConfigError, match=re.escape(expected)):
+            env.step(action, out=out)
+    indexed = BatchTradingEnv(market(), settings(observation_config={"mode": "indexed"}), n_envs=3, seed=0)
+    indexed.reset()
+    with pytest.raises(ConfigError, match="out: takes flat observations only"):
+        indexed.step(action, out=locked)
+    np.testing.assert_array_equal(env.bar, bar)
 
 
 def test_a_registered_reward_serves_both_tiers_and_its_faults_are_named() -> None:

@@ -19,13 +19,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from batchenv import EnvConfig, IndexedExtractor, MarketData, TradingVecEnv, indexed_policy, networks
 from batchenv.extractors import MarketFeatures
 from batchenv.mlp import PlainMlp
 from batchenv.ppo import FastPPO
-from batchenv.rollout import FastDictRolloutBuffer, FastRolloutBuffer
+from batchenv.rollout import FastDictRolloutBuffer, FastRolloutBuffer, RewardScaler
 
 LANES, STEPS = 6, 16
 BASE: dict[str, Any] = {"n_steps": STEPS, "batch_size": 32, "n_epochs": 3, "device": "cpu", "seed": 3}
@@ -113,6 +113,40 @@ def test_it_learns_what_stock_ppo_learns(case: str, wrapped: bool) -> None:
     assert len(models[1].ep_info_buffer) > 0
     if case == "target_kl":
         assert models[1]._n_updates < 9, "it never stopped early"
+
+
+def test_it_learns_the_same_behind_a_wrapper_that_widens_observations() -> None:
+    same(*(learn(algorithm("MlpPolicy", VecFrameStack(venv(), 2), **BASE)) for algorithm in (PPO, FastPPO)))
+
+
+class Watching(BaseCallback):
+    """Notes whether the observations of each step were made in the buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.placed: list[bool] = []
+
+    def _on_step(self) -> bool:
+        buffer = self.locals["rollout_buffer"]
+        self.placed.append(np.may_share_memory(self.locals["new_obs"], buffer.observations))
+        return True
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, lambda env: RewardScaler(env, 0.99)], ids=["bare", "scaled"])
+def test_observations_are_made_where_the_buffer_wants_them(wrap: Any) -> None:
+    watching = Watching()
+    FastPPO("MlpPolicy", wrap(venv()), **BASE).learn(2 * LANES * STEPS, callback=watching)
+    assert watching.placed == ([True] * (STEPS - 1) + [False]) * 2  # the last begin the next rollout
+
+
+def test_rewards_are_scaled_as_stable_baselines3_scales_them() -> None:
+    models = []
+    for wrap in (lambda env: VecNormalize(env, norm_obs=False, gamma=0.9), lambda env: RewardScaler(env, 0.9)):
+        models.append(learn(FastPPO("MlpPolicy", wrap(venv()), **(BASE | {"gamma": 0.9}))))
+    stock, ours = (model.rollout_buffer for model in models)
+    assert (stock.episode_starts[1:] > 0).any()
+    for name in ("observations", "actions", "rewards", "returns", "episode_starts"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(stock, name))
 
 
 class Toy(gymnasium.Env[Any, int]):

@@ -41,6 +41,7 @@ class Engine:
         plain: Whether the short way of ``kernel/plain.py`` serves.
         world: What a step reads.
         lanes: State of every lane.
+        observation: Observations of the last step or opening, float32 ``[N, D]``.
     """
 
     def __init__(
@@ -90,7 +91,10 @@ class Engine:
             end=np.zeros(n, np.int64),
         )
         self.lanes = state.aligned(lanes)
-        self._outputs = [_output(n, task.layout.size) for _ in range(2 if alternate else 1)]
+        copies = range(2 if alternate else 1)
+        self._observations = [np.zeros((n, task.layout.size), np.float32) for _ in copies]
+        self.observation = self._observations[0]
+        self._outputs = [_output(n) for _ in copies]
         self._chunks = _chunks(n, n_threads)
         threads = n_threads if len(self._chunks) > 1 else 1
         self._pin(threads)
@@ -112,7 +116,7 @@ class Engine:
         return state.lane_bytes(len(self.lanes.cash), self.lanes, self.world.parameters)
 
     def open(self, which: npt.NDArray[np.int64], values: LaneValues) -> None:
-        """Start new episodes for the lanes ``which``, int64 ``[k]``, and write their observations into ``out``."""
+        """Start new episodes for the lanes ``which``, int64 ``[k]``, and write their rows of ``observation``."""
         parameters = self.world.parameters
         for name in (*SYMBOL_PARAMETERS, "tradable"):
             if self.lane_parameters.varies(name):
@@ -121,20 +125,23 @@ class Engine:
                 array[which, :used] = given[:, :used]
         parameters.leverage[which] = values.leverage
         parameters.initial_cash[which] = values.initial_cash
-        loops.open_lanes(which, values.start, values.end, self._pinned[0][0])
+        loops.open_lanes(which, values.start, values.end, self.observation, self._pinned[0][0])
 
-    def advance(self, actions: npt.NDArray[np.float32]) -> None:
+    def advance(self, actions: npt.NDArray[np.float32], observation: npt.NDArray[np.float32] | None = None) -> None:
         """Take every lane over one bar and write the results into ``out``, which is another one if they alternate.
 
         Args:
             actions: Checked action numbers, float32 ``[N, S]``.
+            observation: Where to write the observations, float32 ``[N, D]``, C-contiguous; None for memory of its own.
 
         Raises:
             ConfigError: A registered reward returned something other than one finite number for each lane.
         """
         if len(self._outputs) > 1:
             self._outputs.reverse()
+            self._observations.reverse()
             self._pinned.reverse()
+        self.observation = self._observations[0] if observation is None else observation
         chunks = iter(self._chunks)
         mine, *theirs = self._pinned[0]
         others = [] if self._pool is None else [self._pool.submit(self._walk, chunks, actions, one) for one in theirs]
@@ -153,7 +160,7 @@ class Engine:
     def _walk(self, chunks: Iterator[tuple[int, int]], actions: npt.NDArray[np.float32], pinned: Any) -> None:
         """Take chunks as long as there are some. Threads share ``chunks``: whoever is free takes the next."""
         for first, stop in chunks:
-            self._advance(first, stop, actions, pinned)
+            self._advance(first, stop, actions, self.observation, pinned)
 
     def _pin(self, threads: int) -> None:
         """Take note of where the arrays are, for each thread; no array may be replaced afterwards."""
@@ -202,10 +209,9 @@ def _chunks(n: int, n_threads: int) -> list[tuple[int, int]]:
     return list(pairwise(np.linspace(0, n, pieces + 1).astype(int).tolist()))
 
 
-def _output(n: int, size: int) -> state.StepOutput:
-    """Return arrays for the results of a step of ``n`` lanes whose observations have ``size`` numbers."""
+def _output(n: int) -> state.StepOutput:
+    """Return arrays for the results of a step of ``n`` lanes."""
     return state.StepOutput(
-        observation=np.zeros((n, size), np.float32),
         reward=np.zeros(n),
         terminated=np.zeros(n, np.bool_),
         truncated=np.zeros(n, np.bool_),

@@ -386,7 +386,16 @@ def mark_positions(i: int, row: int, world: World, lanes: Lanes, work: Work) -> 
 
 
 @inlined
-def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lanes, out: StepOutput, work: Work) -> None:
+def advance_block(
+    first: int,
+    stop: int,
+    actions: F32,
+    observation: F32,
+    world: World,
+    lanes: Lanes,
+    out: StepOutput,
+    work: Work,
+) -> None:
     """Take the lanes from ``first``, a block of them or as many as there are before ``stop``, from bar t to t+1."""
     market, rules = world.market, world.rules
     size = min(work.order.shape[0], stop - first)
@@ -394,7 +403,7 @@ def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lane
     for row in range(size):
         i = first + row
         if i + work.order.shape[0] < stop:
-            lane.fetch_lane(i + work.order.shape[0], world, lanes, out)
+            lane.fetch_lane(i + work.order.shape[0], world, lanes, observation)
             fetch_lane(i + work.order.shape[0], actions, world, lanes)
         decide_orders(i, row, lanes.bar[i], actions, world, lanes, work)
         out.equity_before[i] = lanes.equity[i]
@@ -415,4 +424,4 @@ def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lane
         lane.finish_lane(i, world, lanes, out)
     lane.reward_lanes(first, first + size, rules, lanes, out)
     for row in range(size):
-        lane.observe_lane(first + row, work.value[row], market, rules, lanes, out.observation)
+        lane.observe_lane(first + row, work.value[row], market, rules, lanes, observation)

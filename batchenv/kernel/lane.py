@@ -29,7 +29,7 @@ AHEAD = 4
 
 
 @inlined
-def fetch_lane(i: int, world: World, lanes: Lanes, out: StepOutput) -> None:
+def fetch_lane(i: int, world: World, lanes: Lanes, observation: F32) -> None:
     """Ask for what the step of lane ``i`` reads and writes."""
     t = lanes.bar[i]
     prefetch_row(world.market.inverse, t, LINE_F64)
@@ -37,7 +37,7 @@ def fetch_lane(i: int, world: World, lanes: Lanes, out: StepOutput) -> None:
     prefetch_row(world.market.mark, t + 1, LINE_F64)
     prefetch_row(world.market.features, t + 1, LINE_F32)
     prefetch_row(lanes.holdings, i, LINE_F64)
-    prefetch_row(out.observation, i, LINE_F32)
+    prefetch_row(observation, i, LINE_F32)
 
 
 @inlined

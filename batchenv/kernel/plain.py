@@ -84,13 +84,22 @@ def settle_orders(i: int, t: int, row: int, mark: F64, holdings: F64, work: Work
 
 
 @inlined
-def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lanes, out: StepOutput, work: Work) -> None:
+def advance_block(
+    first: int,
+    stop: int,
+    actions: F32,
+    observation: F32,
+    world: World,
+    lanes: Lanes,
+    out: StepOutput,
+    work: Work,
+) -> None:
     """Take the lanes from ``first``, a block of them or as many as there are before ``stop``, from bar t to t+1."""
     market, rules, size = world.market, world.rules, min(work.order.shape[0], stop - first)
     for row in range(size):
         i = first + row
         if i + lane.AHEAD < stop:
-            lane.fetch_lane(i + lane.AHEAD, world, lanes, out)
+            lane.fetch_lane(i + lane.AHEAD, world, lanes, observation)
         t = lanes.bar[i]
         lane.size_orders(i, t, actions, market.inverse, lanes.holdings, rules, lanes.equity[i], 1.0, work.order[row])
         permit_orders(i, t, row, market.fill, lanes.holdings, work)
@@ -106,4 +115,4 @@ def advance_block(first: int, stop: int, actions: F32, world: World, lanes: Lane
         lane.finish_lane(i, world, lanes, out)
     lane.reward_lanes(first, first + size, rules, lanes, out)
     for row in range(size):
-        lane.observe_lane(first + row, work.order[row], market, rules, lanes, out.observation)
+        lane.observe_lane(first + row, work.order[row], market, rules, lanes, observation)

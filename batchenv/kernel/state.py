@@ -134,9 +134,8 @@ class Lanes(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """What a step tells about each lane."""
+    """What a step tells about each lane, beside its observation."""
 
-    observation: F32x2  # [N, D]
     reward: F64x1  # [N]
     terminated: Boolx1  # [N]
     truncated: Boolx1  # [N]
