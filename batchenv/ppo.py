@@ -34,8 +34,8 @@ class FastPPO(PPO):
     either class loads in the other. What differs is how the work is done:
 
     * The observations of all lanes that were cut off in a step are valued in one pass, not one by one.
-    * Steps go into a `FastRolloutBuffer`, unless another ``rollout_buffer_class`` is asked for; a `TradingVecEnv` writes
-      its observations there itself.
+    * Steps go into a `FastRolloutBuffer`, unless another ``rollout_buffer_class`` is asked for, and a `TradingVecEnv`
+      writes its observations there itself.
     * A plain ``MlpPolicy``, on flat or on indexed observations, is computed by `PlainMlp`, without autograd; any other
       policy by its own methods.
     * `torch.optim.Adam` runs fused where the device has that, and without its wrappers for ``torch.compile``.
