@@ -32,6 +32,12 @@ class PlainMlp:
 
     Plain is also the policy that `batchenv.indexed_policy` makes of it with encoder ``linear``. Everything works on the
     policy's own weights and computes what autograd would, up to the rounding of sums taken in another order.
+
+    Attributes:
+        layers: The layers of the actor and of the critic.
+        gradients: The gradients of all weights: first those of both first layers, last the standard deviations'.
+        is_tanh: Whether activations are ``tanh``, not ``relu``.
+        is_flat_gaussian: Whether observations are flat, and actions Gaussian.
     """
 
     def __init__(self, policy: ActorCriticPolicy, networks: list[list[nn.Linear]]) -> None:
@@ -41,13 +47,15 @@ class PlainMlp:
         weights = [actor[0].weight, critic[0].weight, actor[0].bias, critic[0].bias]
         weights += [weight for layer in actor[1:] + critic[1:] for weight in layer.parameters()]
         weights += [policy.log_std] if gaussian else []
-        self._gradients = Gradients(weights)
-        both = SideBySide((actor[0], critic[0]), self._gradients)
+        self.gradients = Gradients(weights)
+        both = SideBySide((actor[0], critic[0]), self.gradients)
         extractors = (policy.pi_features_extractor, policy.vf_features_extractor)
         market = [extractor for extractor in extractors if isinstance(extractor, IndexedExtractor)]
         first = _IndexedFirst(both, market) if market else FlatFirst(both)
-        self._networks = Networks(networks, first, self._gradients, tanh=policy.activation_fn is nn.Tanh)
-        self._actions = _Gaussian(policy.log_std, self._gradients) if gaussian else _Choices(policy.action_dist)
+        self.layers, self.is_tanh = networks, policy.activation_fn is nn.Tanh
+        self.is_flat_gaussian = gaussian and not market
+        self._networks = Networks(networks, first, self.gradients, tanh=self.is_tanh)
+        self._actions = _Gaussian(policy.log_std, self.gradients) if gaussian else _Choices(policy.action_dist)
         self._action_shape = policy.action_space.shape or ()
 
     @classmethod
@@ -96,14 +104,14 @@ class PlainMlp:
         """Set the gradients of all weights from those of what `evaluate` returned last, in the same shapes."""
         assert entropy is not None
         self._networks.backward(self._actions.backward(log_prob, entropy), values.unsqueeze(1))
-        self._gradients.give()
+        self.gradients.give()
 
     @torch.no_grad()
     def clip_gradients(self, limit: float) -> None:
         """Scale the gradients to a norm of at most ``limit``, as `torch.nn.utils.clip_grad_norm_` does."""
-        scale = limit / (torch.linalg.vector_norm(self._gradients.vector).item() + 1e-6)
+        scale = limit / (torch.linalg.vector_norm(self.gradients.vector).item() + 1e-6)
         if not scale >= 1.0:  # less, or not a number
-            self._gradients.vector.mul_(scale)
+            self.gradients.vector.mul_(scale)
 
 
 class _IndexedFirst:

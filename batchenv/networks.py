@@ -53,10 +53,12 @@ class Gradients:
 
     Attributes:
         vector: float32, as long as all weights together.
+        weights: The weights, in the order in which their gradients lie there.
     """
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         """Make room; until `give` the weights keep the ``grad`` that they have."""
+        self.weights = weights
         self.vector = weights[0].detach().new_zeros(sum(weight.numel() for weight in weights))
         self._starts: dict[Tensor, int] = {}
         start = 0
@@ -70,6 +72,10 @@ class Gradients:
         start = self._starts[weights[0]]
         size = sum(weight.numel() for weight in weights)
         return self.vector[start : start + size].view(-1, *weights[0].shape[1:])
+
+    def start(self, weight: Tensor) -> int:
+        """Return where the gradient of a weight begins."""
+        return self._starts[weight]
 
     def give(self) -> None:
         """Let every weight have its part as its ``grad``."""

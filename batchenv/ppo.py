@@ -19,8 +19,10 @@ from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from batchenv import small_batches
 from batchenv.mlp import PlainMlp
 from batchenv.rollout import FastDictRolloutBuffer, FastRolloutBuffer
+from batchenv.small_batches import SmallBatches
 
 _Judged = tuple[Tensor, Tensor, Tensor | None]
 """Values, log-probabilities and entropy of samples, or the gradients of a loss with respect to them."""
@@ -38,6 +40,7 @@ class FastPPO(PPO):
       writes its observations there itself.
     * A plain ``MlpPolicy``, on flat or on indexed observations, is computed by `PlainMlp`, without autograd; any other
       policy by its own methods.
+    * Where a minibatch of such a policy is small, an epoch is one compiled call: `SmallBatches`.
     * `torch.optim.Adam` runs fused where the device has that, and without its wrappers for ``torch.compile``.
     * Losses are brought to Python once per update, not once per minibatch.
     """
@@ -178,29 +181,58 @@ class FastPPO(PPO):
         progress = self._current_progress_remaining
         clip_range = self.clip_range(progress)  # type: ignore[operator]
         clip_range_vf = None if self.clip_range_vf is None else self.clip_range_vf(progress)  # type: ignore[operator]
-        networks = PlainMlp.of(self.policy) or _AnyPolicy(self.policy)
-        discrete = isinstance(self.action_space, spaces.Discrete)
-        told: list[list[Tensor]] = []  # the figures of each minibatch, by epoch
-        stopped = False
+        plain = PlainMlp.of(self.policy)
+        small = None if plain is None else self._small_batches(plain)
+        told: list[Tensor] = []  # the figures of each minibatch, by epoch
         for epoch in range(self.n_epochs):
-            told.append([])
-            for batch in self.rollout_buffer.get(self.batch_size):
-                actions = batch.actions.long().flatten() if discrete else batch.actions
-                judged = networks.evaluate(batch.observations, actions)
-                figures, gradients = self._loss(batch, judged, clip_range, clip_range_vf)
-                told[-1].append(figures)
-                if self.target_kl is not None and (divergence := figures[3].item()) > 1.5 * self.target_kl:
-                    stopped = True
-                    if self.verbose >= 1:
-                        self.logger.info(f"Early stopping at step {epoch} due to reaching max kl: {divergence:.2f}")
-                    break
-                networks.backward(*gradients)
-                networks.clip_gradients(self.max_grad_norm)
-                self.policy.optimizer.step()
+            if small is not None:
+                told.append(small.epoch(self.rollout_buffer, self._settings(clip_range, clip_range_vf)))  # type: ignore[arg-type]
+            else:
+                told.append(self._epoch(plain or _AnyPolicy(self.policy), clip_range, clip_range_vf))
             self._n_updates += 1
-            if stopped:
+            divergence = told[-1][-1, 3].item()
+            if self.target_kl is not None and divergence > 1.5 * self.target_kl:
+                if self.verbose >= 1:
+                    self.logger.info(f"Early stopping at step {epoch} due to reaching max kl: {divergence:.2f}")
                 break
+        if small is not None:
+            small.give()
         self._record_training(told, clip_range, clip_range_vf)
+
+    def _small_batches(self, plain: PlainMlp) -> SmallBatches | None:
+        """Return what learns from minibatches in one call an epoch, where that is faster and nobody looks on."""
+        ours = type(self.policy.optimizer) in (torch.optim.Adam, _Adam) and type(self)._loss is FastPPO._loss
+        buffer = self.rollout_buffer
+        fits = type(buffer) is FastRolloutBuffer and buffer.observations.dtype == buffer.actions.dtype == np.float32
+        return SmallBatches.of(plain, self.policy.optimizer, self.batch_size) if ours and fits else None
+
+    def _settings(self, clip_range: float, clip_range_vf: float | None) -> dict[int, float]:
+        """Return the settings of the loss for `SmallBatches`."""
+        return {
+            small_batches.CLIP: clip_range,
+            small_batches.CLIP_VALUE: np.inf if clip_range_vf is None else clip_range_vf,
+            small_batches.ENTROPY: self.ent_coef,
+            small_batches.VALUE: self.vf_coef,
+            small_batches.NORM: self.max_grad_norm,
+            small_batches.DIVERGENCE: np.inf if self.target_kl is None else self.target_kl,
+            small_batches.NORMALIZE: self.normalize_advantage,
+        }
+
+    def _epoch(self, networks: PlainMlp | _AnyPolicy, clip_range: float, clip_range_vf: float | None) -> Tensor:
+        """Learn from every sample once, unless a divergence is too large; return `_loss`'s figures by minibatch."""
+        discrete = isinstance(self.action_space, spaces.Discrete)
+        told: list[Tensor] = []
+        for batch in self.rollout_buffer.get(self.batch_size):
+            actions = batch.actions.long().flatten() if discrete else batch.actions
+            judged = networks.evaluate(batch.observations, actions)
+            figures, gradients = self._loss(batch, judged, clip_range, clip_range_vf)
+            told.append(figures)
+            if self.target_kl is not None and figures[3].item() > 1.5 * self.target_kl:
+                break
+            networks.backward(*gradients)
+            networks.clip_gradients(self.max_grad_norm)
+            self.policy.optimizer.step()
+        return torch.stack(told)
 
     @torch.no_grad()
     def _loss(
@@ -252,9 +284,9 @@ class FastPPO(PPO):
         means = torch.stack((torch.min(gain, bound), error.square(), clipped, excess - log_ratio)).mean(dim=1)
         return torch.cat((means, entropy_loss.view(1))), (d_values, d_log_prob, d_entropy)
 
-    def _record_training(self, told: list[list[Tensor]], clip_range: float, clip_range_vf: float | None) -> None:
+    def _record_training(self, told: list[Tensor], clip_range: float, clip_range_vf: float | None) -> None:
         """Log what `PPO` logs of an update; ``told`` holds the figures of `_loss` by epoch and minibatch."""
-        figures = torch.stack([row for epoch in told for row in epoch]).cpu().numpy().astype(np.float64)
+        figures = torch.cat(told).cpu().numpy().astype(np.float64)
         objective, value_loss, fraction, _, entropy_loss = figures.mean(axis=0)
         last = figures[-1]
         buffer = self.rollout_buffer

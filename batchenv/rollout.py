@@ -29,10 +29,17 @@ class _InPlace(RolloutBuffer):
         self.pos = 0
         self.full = False
 
+    def order(self) -> npt.NDArray[np.int64]:
+        """Return where all samples lie, in an order drawn from numpy's generator: that in which `get` yields them."""
+        return self._places[np.random.permutation(self.buffer_size * self.n_envs)]  # noqa: NPY002, as `get` does
+
+    def numbers(self) -> npt.NDArray[np.float32]:
+        """Return values, log-probabilities, advantages and returns of all samples, ``[4, samples]``."""
+        return np.stack([part.reshape(-1) for part in (self.values, self.log_probs, self.advantages, self.returns)])
+
     def get(self, batch_size: int | None = None) -> Any:
         """Yield the samples of every minibatch, in an order drawn from numpy's generator."""
-        numbers = self.values, self.log_probs, self.advantages, self.returns
-        self._numbers = torch.from_numpy(np.stack([array.reshape(-1) for array in numbers]))
+        self._numbers = torch.from_numpy(self.numbers())
         yield from super().get(batch_size)
 
     def _take(self, array: Array, rows: torch.Tensor, room: str | None = None) -> torch.Tensor:

@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from batchenv import TradingVecEnv, indexed_policy
 from batchenv.mlp import PlainMlp
 from batchenv.ppo import FastPPO
+from batchenv.small_batches import SmallBatches
 from benchmarks import worlds
 
 
@@ -88,6 +89,7 @@ def clocks(model: PPO) -> Iterator[dict[str, float]]:
         ("clip gradients", torch.nn.utils, "clip_grad_norm_"),
         ("clip gradients", PlainMlp, "clip_gradients"),
         ("optimizer", model.policy.optimizer, "step"),
+        ("compiled update", SmallBatches, "epoch"),
     ]
     seconds: dict[str, float] = defaultdict(float)
     before = [(owner, name, vars(owner).get(name)) for _, owner, name in parts]

@@ -20,12 +20,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActor
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor, VecNormalize
+from threadpoolctl import threadpool_info
 
-from batchenv import EnvConfig, IndexedExtractor, MarketData, TradingVecEnv, indexed_policy, networks
+from batchenv import EnvConfig, IndexedExtractor, MarketData, TradingVecEnv, indexed_policy, networks, small_batches
 from batchenv.extractors import MarketFeatures
 from batchenv.mlp import PlainMlp
 from batchenv.ppo import FastPPO
 from batchenv.rollout import FastDictRolloutBuffer, FastRolloutBuffer, RewardScaler
+from batchenv.small_batches import SmallBatches
 
 LANES, STEPS = 6, 16
 BASE: dict[str, Any] = {"n_steps": STEPS, "batch_size": 32, "n_epochs": 3, "device": "cpu", "seed": 3}
@@ -99,14 +101,16 @@ def learn(model: PPO, updates: int = 3) -> PPO:
 
 
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
-@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "normalised"])
+@pytest.mark.parametrize("way", ["bare", "normalised", "in torch"])
 @pytest.mark.parametrize("case", CASES)
-def test_it_learns_what_stock_ppo_learns(case: str, wrapped: bool) -> None:
+def test_it_learns_what_stock_ppo_learns(case: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rules, parameters = CASES[case]
     models = []
+    if way == "in torch":  # as large minibatches are
+        monkeypatch.setattr(small_batches, "_MOST", 0)
     for algorithm in (PPO, FastPPO):
         env: VecEnv = venv(**rules)
-        if wrapped:
+        if way == "normalised":
             env = VecNormalize(env)
         models.append(learn(algorithm("MlpPolicy", env, **(BASE | parameters))))
     same(*models)
@@ -309,6 +313,91 @@ def test_the_buffer_gives_the_samples_of_stock() -> None:
             for got, expected in zip(mine, theirs, strict=True):
                 assert got.dtype == expected.dtype
                 assert torch.equal(got, expected)
+
+
+# --- SmallBatches -----------------------------------------------------------------------------------------------
+
+
+def epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the size of its minibatches with every epoch that is compiled."""
+    seen: list[int] = []
+    compiled = SmallBatches.epoch
+
+    def epoch(self: SmallBatches, *arguments: Any) -> Any:
+        seen.append(self._size)
+        return compiled(self, *arguments)
+
+    monkeypatch.setattr(SmallBatches, "epoch", epoch)
+    return seen
+
+
+def test_small_minibatches_are_learned_from_in_one_call_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = epochs(monkeypatch)
+    learn(FastPPO("MlpPolicy", venv(), **BASE))
+    assert len(seen) >= 3 and set(seen) == {32}
+    seen.clear()
+    learn(FastPPO("MlpPolicy", venv(), **(BASE | {"batch_size": 600, "n_steps": 200})))
+    assert seen == []
+
+
+OURS_OR_TORCHS: dict[str, dict[str, Any]] = {
+    "weight decay": {"optimizer_kwargs": {"weight_decay": 0.1, "eps": 1e-5}},
+    "amsgrad": {"optimizer_kwargs": {"amsgrad": True, "eps": 1e-5}},
+    "another optimizer": {"optimizer_class": torch.optim.AdamW},
+    "gSDE": {"use_sde": True},
+    "ELU": {"activation_fn": torch.nn.ELU},
+}
+
+
+@pytest.mark.parametrize("case", OURS_OR_TORCHS)
+def test_what_the_compiled_update_does_not_know_is_left_to_torch(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = epochs(monkeypatch)
+    parameters = dict(OURS_OR_TORCHS[case])
+    use_sde = parameters.pop("use_sde", False)
+    models = [
+        learn(algorithm("MlpPolicy", venv(), use_sde=use_sde, policy_kwargs=dict(parameters), **BASE))
+        for algorithm in (PPO, FastPPO)
+    ]
+    same(*models)
+    assert seen == []
+
+
+def test_who_looks_on_or_meddles_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(FastPPO):
+        def _loss(self, *arguments: Any) -> Any:
+            losses.append(1)
+            return super()._loss(*arguments)
+
+    seen, losses, steps = epochs(monkeypatch), list[int](), list[int]()
+    learn(Own("MlpPolicy", venv(), **BASE))
+    assert losses and not seen
+    model = FastPPO("MlpPolicy", venv(), **BASE)
+    model.policy.optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    learn(model)
+    assert steps and not seen
+    model = FastPPO("MlpPolicy", venv(), rollout_buffer_class=OwnBuffer, **BASE)
+    learn(model)
+    assert not seen
+
+
+class OwnBuffer(RolloutBuffer):
+    pass
+
+
+def test_the_threads_of_others_are_as_they_were() -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    learn(FastPPO("MlpPolicy", venv(), **BASE))  # has loaded all there is
+    before = threads()
+    learn(FastPPO("MlpPolicy", venv(), **BASE))
+    assert threads() == before
+
+
+def test_its_tanh_is_right_to_some_units_in_the_last_place() -> None:
+    x = np.concatenate([np.linspace(-12, 12, 20_001), np.logspace(-30, 0, 100)]).astype(np.float32)
+    got = np.array([small_batches.tanh(number) for number in x])
+    np.testing.assert_allclose(got, np.tanh(x.astype(np.float64)), rtol=5e-7)
 
 
 # --- PlainMlp -------------------------------------------------------------------------------------------------

@@ -59,26 +59,32 @@ _OPTIONS: dict[str, Any] = {
 
 
 @cache
-def source_digest() -> str:
-    """Return a digest of every source file of the kernel."""
-    folder = Path(__file__).parent
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+def source_digest(own: Path) -> str:
+    """Return a digest of every source file of the kernel, and of a file of its own."""
+    paths = {own, *Path(__file__).parent.glob("*.py")}
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()
 
 
-def inlined(function: F) -> F:
-    """Compile ``function`` into the compiled functions that call it."""
-    return cast(F, numba.njit(forceinline=True, **_OPTIONS)(function))
+def inlined(function: F, *, counted: bool = False) -> F:
+    """Compile ``function`` into the compiled functions that call it; ``counted`` as `compiled` has it."""
+    return cast(F, numba.njit(forceinline=True, **_OPTIONS | {"_nrt": counted})(function))
 
 
-def compiled(function: F) -> F:
-    """Compile ``function`` on its first call, to be called from Python without the interpreter's lock."""
+def compiled(function: F, *, counted: bool = False) -> F:
+    """Compile ``function`` on its first call, to be called from Python without the interpreter's lock.
+
+    Args:
+        function: The function.
+        counted: Whether references to arrays are counted, so that functions in it may return arrays.
+    """
     if PLAIN_PYTHON:
         return function
+    options = _OPTIONS | {"_nrt": counted}
     try:
-        dispatcher = numba.njit(cache=True, **_OPTIONS)(function)
+        dispatcher = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder to cache in can be written
-        return cast(F, numba.njit(**_OPTIONS)(function))
-    dispatcher._cache._cache_file._source_stamp = source_digest()
+        return cast(F, numba.njit(**options)(function))
+    dispatcher._cache._cache_file._source_stamp = source_digest(Path(function.__code__.co_filename))
     return cast(F, dispatcher)
 
 
