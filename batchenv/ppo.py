@@ -184,19 +184,21 @@ class FastPPO(PPO):
         plain = PlainMlp.of(self.policy)
         small = None if plain is None else self._small_batches(plain)
         told: list[Tensor] = []  # the figures of each minibatch, by epoch
-        for epoch in range(self.n_epochs):
+        try:
+            for epoch in range(self.n_epochs):
+                if small is not None:
+                    told.append(small.epoch(self.rollout_buffer, self._settings(clip_range, clip_range_vf)))  # type: ignore[arg-type]
+                else:
+                    told.append(self._epoch(plain or _AnyPolicy(self.policy), clip_range, clip_range_vf))
+                self._n_updates += 1
+                divergence = told[-1][-1, 3].item()
+                if self.target_kl is not None and divergence > 1.5 * self.target_kl:
+                    if self.verbose >= 1:
+                        self.logger.info(f"Early stopping at step {epoch} due to reaching max kl: {divergence:.2f}")
+                    break
+        finally:
             if small is not None:
-                told.append(small.epoch(self.rollout_buffer, self._settings(clip_range, clip_range_vf)))  # type: ignore[arg-type]
-            else:
-                told.append(self._epoch(plain or _AnyPolicy(self.policy), clip_range, clip_range_vf))
-            self._n_updates += 1
-            divergence = told[-1][-1, 3].item()
-            if self.target_kl is not None and divergence > 1.5 * self.target_kl:
-                if self.verbose >= 1:
-                    self.logger.info(f"Early stopping at step {epoch} due to reaching max kl: {divergence:.2f}")
-                break
-        if small is not None:
-            small.give()
+                small.give()
         self._record_training(told, clip_range, clip_range_vf)
 
     def _small_batches(self, plain: PlainMlp) -> SmallBatches | None:

@@ -149,14 +149,82 @@ def backward(n: int, layers: I64, weights: F32, x: F32, z: F32, scratch: F32, gr
 
 
 @inlined
+def measure(rows: I64, actions: F32, mean: F32, precision: F32, deviation: F32, square: F32) -> None:
+    """Work out how far the actions of the samples ``rows`` are from their means, and the squares by precision."""
+    for i in range(mean.shape[0]):
+        for j in range(mean.shape[1]):
+            deviation[i, j] = actions[rows[i], j] - mean[i, j]
+            square[i, j] = deviation[i, j] * deviation[i, j] * precision[j]
+
+
+@inlined
+def scale_of(rows: I64, numbers: F32, normalize: bool) -> tuple[float, float]:
+    """Return the mean and the deviation of advantages, which they are normalised by; 0 and 1 where they are not."""
+    n, total, squares = len(rows), 0.0, 0.0
+    for i in range(n):
+        total += numbers[ADVANTAGES, rows[i]]
+    mean = total / n
+    for i in range(n):
+        squares += (numbers[ADVANTAGES, rows[i]] - mean) ** 2
+    scaled = normalize and n > 1
+    return (mean if scaled else 0.0), (math.sqrt(squares / (n - 1)) + 1e-8 if scaled else 1.0)
+
+
+@inlined
 def judge(
+    rows: I64,
+    square: F32,
+    value: F32,
+    constant: float,
+    d_log_prob: F32,
+    d_value: F32,
+    numbers: F32,
+    settings: F64,
+    figures: F64,
+) -> float:
+    """Work out the figures of `FastPPO._loss` of the samples ``rows``, and the gradients of its loss.
+
+    Returns:
+        The sum of the gradients of log-probabilities.
+    """
+    n = len(rows)
+    mean, deviation = scale_of(rows, numbers, settings[NORMALIZE] > 0.0)
+    clip, limit, weight = settings[CLIP], settings[CLIP_VALUE], 2.0 * settings[VALUE] / n
+    slopes, objective, errors, clipped, divergence = 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(n):
+        distance = 0.0
+        for j in range(square.shape[1]):
+            distance += square[i, j]
+        log_ratio = -0.5 * distance - constant - numbers[OLD_LOG_PROBS, rows[i]]
+        ratio = math.exp(log_ratio)
+        advantage = (numbers[ADVANTAGES, rows[i]] - mean) / deviation
+        gain, bound = advantage * ratio, advantage * min(max(ratio, 1.0 - clip), 1.0 + clip)
+        slope = gain / -n if gain <= bound else 0.0  # a sample counts unless the bound is the smaller one
+        d_log_prob[i] = slope
+        slopes += slope
+        objective += min(gain, bound)
+        clipped += 1.0 if abs(ratio - 1.0) > clip else 0.0
+        divergence += ratio - 1.0 - log_ratio
+        old, wanted = numbers[OLD_VALUES, rows[i]], numbers[RETURNS, rows[i]]
+        change = value[i, 0] - old
+        limited = min(max(change, -limit), limit)
+        error = value[i, 0] - wanted if change == limited else old + limited - wanted
+        d_value[i, 0] = weight * error if change == limited else 0.0
+        errors += error * error
+    figures[0], figures[1], figures[2], figures[3] = objective / n, errors / n, clipped / n, divergence / n
+    return slopes
+
+
+@inlined
+def judge_actions(
     rows: I64,
     actions: F32,
     mean: F32,
     value: F32,
     log_std: F32,
+    precision: F32,
     square: F32,
-    log_prob: F32,
+    d_log_prob: F32,
     d_mean: F32,
     d_value: F32,
     d_log_std: F32,
@@ -164,58 +232,21 @@ def judge(
     settings: F64,
     figures: F64,
 ) -> None:
-    """Work out the figures of `FastPPO._loss`, and the gradients of its loss, of the samples ``rows``."""
-    n, width = mean.shape
-    log_stds = 0.0
+    """Do `judge` for Gaussian actions, and take its gradients on to the means and the standard deviations."""
+    n, width, log_stds = mean.shape[0], mean.shape[1], 0.0
     for j in range(width):
         log_stds += log_std[j]
-        d_log_std[j] = math.exp(-2.0 * log_std[j])  # the precision, for now
+        precision[j] = math.exp(-2.0 * log_std[j])
+    measure(rows, actions, mean, precision, d_mean, square)
+    constant = log_stds + width * _HALF_LOG_TWO_PI
+    slopes = judge(rows, square, value, constant, d_log_prob, d_value, numbers, settings, figures)
+    figures[4] = -(constant + 0.5 * width)
     for i in range(n):
         for j in range(width):
-            d_mean[i, j] = actions[rows[i], j] - mean[i, j]
-            square[i, j] = d_mean[i, j] * d_mean[i, j] * d_log_std[j]
-    total, squares = 0.0, 0.0
-    for i in range(n):
-        total += numbers[ADVANTAGES, rows[i]]
-    average = total / n
-    for i in range(n):
-        squares += (numbers[ADVANTAGES, rows[i]] - average) ** 2
-    scaled = settings[NORMALIZE] > 0.0 and n > 1
-    middle = average if scaled else 0.0
-    spread = math.sqrt(squares / (n - 1)) + 1e-8 if scaled else 1.0
-    clip, clip_value, value_weight = settings[CLIP], settings[CLIP_VALUE], settings[VALUE]
-    objective, errors, clipped, divergence, slopes = 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(n):
-        distance = 0.0
-        for j in range(width):
-            distance += square[i, j]
-        density = -0.5 * distance - log_stds - width * _HALF_LOG_TWO_PI
-        log_ratio = density - numbers[OLD_LOG_PROBS, rows[i]]
-        ratio = math.exp(log_ratio)
-        advantage = (numbers[ADVANTAGES, rows[i]] - middle) / spread
-        gain, bound = advantage * ratio, advantage * min(max(ratio, 1.0 - clip), 1.0 + clip)
-        slope = gain / -n if gain <= bound else 0.0
-        slopes += slope
-        log_prob[i] = slope
-        objective += min(gain, bound)
-        clipped += 1.0 if abs(ratio - 1.0) > clip else 0.0
-        divergence += ratio - 1.0 - log_ratio
-        old, wanted = numbers[OLD_VALUES, rows[i]], numbers[RETURNS, rows[i]]
-        change = value[i, 0] - old
-        limited = min(max(change, -clip_value), clip_value)
-        error = old + limited - wanted if abs(clip_value) < math.inf else value[i, 0] - wanted
-        errors += error * error
-        d_value[i, 0] = 2.0 * value_weight / n * error if change == limited else 0.0
-    for j in range(width):
-        d_log_std[j] = math.exp(-2.0 * log_std[j])
-    for i in range(n):
-        for j in range(width):
-            d_mean[i, j] *= log_prob[i] * d_log_std[j]
-    np.dot(log_prob, square, d_log_std)
+            d_mean[i, j] *= d_log_prob[i] * precision[j]
+    np.dot(d_log_prob, square, d_log_std)
     for j in range(width):
         d_log_std[j] -= slopes + settings[ENTROPY]
-    figures[0], figures[1], figures[2], figures[3] = objective / n, errors / n, clipped / n, divergence / n
-    figures[4] = -(log_stds + width * (0.5 + _HALF_LOG_TWO_PI))
 
 
 @inlined
@@ -256,7 +287,8 @@ def learn_epoch(
     x: F32,
     z: F32,
     square: F32,
-    log_prob: F32,
+    precision: F32,
+    d_log_prob: F32,
     scratch: F32,
     settings: F64,
     figures: F64,
@@ -275,20 +307,21 @@ def learn_epoch(
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         n = len(batch)
-        inputs, outputs, distances, slopes = x[:n], z[:n], square[:n], log_prob[:n]
+        inputs, outputs = x[:n], z[:n]
         for i in range(n):
             for j in range(inputs.shape[1]):
                 inputs[i, j] = observations[batch[i], j]
         forward(n, layers, weights, inputs, outputs, scratch, is_tanh)
         width = layers[actor, OUTPUTS]
-        judge(
+        judge_actions(
             batch,
             actions,
             matrix(scratch, layers[actor, VALUES], n, width),
             matrix(scratch, layers[critic, VALUES], n, 1),
             weights[deviations:],
-            distances,
-            slopes,
+            precision,
+            square[:n],
+            d_log_prob[:n],
             matrix(scratch, layers[actor, GRADIENT], n, width),
             matrix(scratch, layers[critic, GRADIENT], n, 1),
             gradient[deviations:],
@@ -325,7 +358,7 @@ class SmallBatches:
         self._table = np.array(table, np.int64)
         first, actions = [net[0] for net in layers], layers[0][-1].out_features
         shapes = (size, first[0].in_features), (size, sum(layer.out_features for layer in first)), (size, actions)
-        self._room = [np.empty(shape, np.float32) for shape in (*shapes, size, end)]
+        self._room = [np.empty(shape, np.float32) for shape in (*shapes, actions, size, end)]
         self._settings = np.zeros(TANH + 1)
         self._settings[TANH] = plain.is_tanh
         self._settings[STEPS] = state[0].get("step", 0.0)
