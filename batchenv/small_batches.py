@@ -25,7 +25,7 @@ from batchenv.rollout import FastRolloutBuffer
 
 _LOG = logging.getLogger("batchenv")
 _MOST = 512
-"""Samples in a minibatch from which torch's larger operations are faster."""
+"""Samples in a minibatch for each of torch's threads, beyond which torch is faster."""
 _OFF = {"weight_decay": 0, "amsgrad": False, "maximize": False, "capturable": False, "differentiable": False}
 """Settings of Adam that `descend` does not know."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -373,7 +373,8 @@ class SmallBatches:
         steps = {float((optimizer.state.get(weight) or {}).get("step", 0.0)) for weight in weights}
         known = plain_adam and not heard and all_of_them and len(optimizer.param_groups) == len(steps) == 1
         on_cpu = all(weight.device.type == "cpu" for weight in weights)
-        return cls(plain, optimizer, size) if size <= _MOST and plain.is_flat_gaussian and known and on_cpu else None
+        small = size * torch.get_num_threads() <= _MOST  # it has one thread
+        return cls(plain, optimizer, size) if small and plain.is_flat_gaussian and known and on_cpu else None
 
     def epoch(self, buffer: FastRolloutBuffer, settings: Mapping[int, float]) -> Tensor:
         """Learn from every sample of the buffer once, in an order drawn from numpy's generator.
