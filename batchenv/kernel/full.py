@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from batchenv.kernel import accounting, lane
-from batchenv.kernel.jit import LINE_F32, LINE_F64, inlined, padded, prefetch_row
+from batchenv.kernel.jit import LINE_F32, LINE_F64, inlined, padded, place, prefetch_row
 from batchenv.kernel.state import CLOSE, F32, F64, NEXT_CLOSE, NIGHT, STOPS, Bool, Lanes, StepOutput, Work, World
 
 BLOCK = 8
@@ -420,8 +420,8 @@ def advance_block(
                 watch_stops(first + row, row, world, lanes, out, work)
     for row in range(size):
         mark_positions(first + row, row, world, lanes, work)
-    for i in range(first, first + size):
-        lane.finish_lane(i, world, lanes, out)
+    for row in range(size):
+        lane.finish_lane(place(first + row), world, lanes, out)
     lane.reward_lanes(first, first + size, rules, lanes, out)
     for row in range(size):
         lane.observe_lane(first + row, work.value[row], market, rules, lanes, observation)

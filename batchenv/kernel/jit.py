@@ -206,6 +206,12 @@ def padded(width: int) -> int:
     return width // VECTOR * VECTOR
 
 
+@inlined
+def place(index: int) -> Any:
+    """Return ``index`` as what cannot be negative, so that nothing asks whether it counts from the end."""
+    return np.uint64(index)
+
+
 # --- prefetching --------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ the arithmetic.
 from __future__ import annotations
 
 from batchenv.kernel import accounting, rewards
-from batchenv.kernel.jit import LINE_F32, LINE_F64, inlined, padded, prefetch_row
+from batchenv.kernel.jit import LINE_F32, LINE_F64, inlined, padded, place, prefetch_row
 from batchenv.kernel.state import (
     DIFFERENTIAL_SHARPE,
     F32,
@@ -85,21 +85,26 @@ def finish_lane(i: int, world: World, lanes: Lanes, out: StepOutput) -> None:
 @inlined
 def reward_lanes(first: int, stop: int, rules: Rules, lanes: Lanes, out: StepOutput) -> None:
     """Rule 7.6, after these lanes have moved."""
-    before, after, reward = out.equity_before, lanes.equity, out.reward
+    before, after, reward, count = out.equity_before, lanes.equity, out.reward, stop - first
     if rules.reward == FAST_PROFIT:
-        for i in range(first, stop):
+        for k in range(count):
+            i = place(first + k)
             reward[i] = rewards.fast_profit(rewards.simple_return(before[i], after[i]))
     elif rules.reward == LOG_RETURN:
-        for i in range(first, stop):
+        for k in range(count):
+            i = place(first + k)
             reward[i] = rewards.log_return(before[i], after[i])
     elif rules.reward == DIFFERENTIAL_SHARPE:
-        for i in range(first, stop):
+        for k in range(count):
+            i = place(first + k)
             simple_return = rewards.simple_return(before[i], after[i])
             reward[i] = rewards.differential_sharpe(i, simple_return, lanes.moments, rules.eta)
     else:  # a reward of the user's takes its place
-        for i in range(first, stop):
+        for k in range(count):
+            i = place(first + k)
             reward[i] = rewards.simple_return(before[i], after[i])
-    for i in range(first, stop):
+    for k in range(count):
+        i = place(first + k)
         drawdown = 1.0 - after[i] / lanes.peak[i]
         reward[i] = rewards.finished_reward(rules, reward[i], out.turnover[i], drawdown)
 

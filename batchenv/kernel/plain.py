@@ -8,7 +8,7 @@ instructions as it does for loops over symbols, and which no lane's chain of sum
 from __future__ import annotations
 
 from batchenv.kernel import accounting, lane
-from batchenv.kernel.jit import inlined, padded
+from batchenv.kernel.jit import inlined, padded, place
 from batchenv.kernel.state import F32, F64, VECTOR, Lanes, StepOutput, Work, World
 
 BLOCK = VECTOR
@@ -36,7 +36,7 @@ def pay_orders(first: int, size: int, world: World, lanes: Lanes, out: StepOutpu
     """Rules 3.3 and 3.4: the factor of the buys, and the cash that the orders of the block leave."""
     fee_rates, slippage_rates = world.parameters.fee_rate, world.parameters.slippage_rate
     for row in range(size):
-        i = first + row
+        i = place(first + row)
         fee_rate, slippage_rate, before = fee_rates[i, 0], slippage_rates[i, 0], lanes.equity[i]
         sold, bought = work.sold[row], work.bought[row]
         sales = accounting.price_paid(sold, -1.0, slippage_rate)
@@ -111,8 +111,8 @@ def advance_block(
             enter_positions(i, t, row, market.fill, world.parameters.slippage_rate[i, 0], lanes, work)
         lanes.equity[i] = lanes.cash[i] + settle_orders(i, t + 1, row, market.mark, lanes.holdings, work)
         lanes.bar[i] = t + 1
-    for i in range(first, first + size):
-        lane.finish_lane(i, world, lanes, out)
+    for row in range(size):
+        lane.finish_lane(place(first + row), world, lanes, out)
     lane.reward_lanes(first, first + size, rules, lanes, out)
     for row in range(size):
         lane.observe_lane(first + row, work.order[row], market, rules, lanes, observation)
