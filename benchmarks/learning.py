@@ -161,6 +161,7 @@ def main() -> None:
     models = {
         "stock": build(options, PPO),
         "fast": build(options, FastPPO),
+        "stock, no env": build(options, PPO, nothing=True),
         "fast, no env": build(options, FastPPO, nothing=True),
     }
     for model in models.values():
@@ -179,14 +180,15 @@ def main() -> None:
         spread = (max(totals) - min(totals)) / total
         result["models"][name] = {"rollout": rollout, "learning": learning, "total": total, "spread": spread}
         print(f"{name:<14}{rollout * 1e3:>12.1f}{learning * 1e3:>13.1f}{lane_steps / total:>14,.0f}{spread:>8.0%}")
-    fast, nothing = result["models"]["fast"], result["models"]["fast, no env"]
     for part in ("rollout", "learning", "total"):
         result[f"ratio_{part}"] = statistics.median(
             _part(a, part) / _part(b, part) for a, b in zip(times["stock"], times["fast"], strict=True)
         )
         print(f"fast is {result[f'ratio_{part}']:.2f} times stock: {part}")
-    result["rollout_of_nothing"] = nothing["rollout"] / fast["rollout"]
-    print(f"rollout: {result['rollout_of_nothing']:.2f} of its speed with an environment that does nothing")
+    for name in ("stock", "fast"):
+        share = result["models"][f"{name}, no env"]["rollout"] / result["models"][name]["rollout"]
+        result[f"rollout_of_nothing_{name}"] = share
+        print(f"{name}: the rollout runs at {share:.2f} of its speed with an environment that does nothing")
     print("\nwhere one second goes")
     result["parts"] = {}
     for name in ("stock", "fast"):

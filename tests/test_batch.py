@@ -5,6 +5,12 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import cycle
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,6 +20,7 @@ from gymnasium.vector import AutoresetMode
 from batchenv import BatchTradingEnv, EnvConfig, FastTrainingEnv, MarketData, register_reward
 from batchenv.episodes import EpisodeSchedule, draw
 from batchenv.errors import ActionError, BatchenvError, ConfigError, EnvironmentStateError, MarketDataError
+from batchenv.kernel import engine
 from batchenv.kernel.rewards import tanh
 from tests.markets import frame, market, ragged_market
 
@@ -38,7 +45,9 @@ def roll(env: BatchTradingEnv, actions: np.ndarray) -> list[np.ndarray]:
     return [np.stack(column) for column in zip(*rows, strict=True)]
 
 
-def test_lane_k_is_the_same_for_any_number_of_lanes_and_threads() -> None:
+def test_lane_k_is_the_same_for_any_number_of_lanes_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_WORTH", 0)
+    monkeypatch.setattr(engine, "_LEAST_RANGE", 4)
     bars = ragged_market(n_bars=90)
     full = BatchTradingEnv(bars, settings(), n_envs=300)
     actions = actions_for(full, 50)
@@ -48,6 +57,51 @@ def test_lane_k_is_the_same_for_any_number_of_lanes_and_threads() -> None:
         for got, want in zip(roll(env, actions[:, :n_envs]), expected, strict=True):
             np.testing.assert_array_equal(got, want[:, :n_envs])
         env.close()
+
+
+class LatePool:
+    """Threads that come late to a step, or at a later one, or never."""
+
+    def __init__(self, delays: list[float]) -> None:
+        self._delays = cycle(delays)
+
+    def submit(self, function: Callable[..., None], limit: int, *arguments: Any) -> Future[None]:
+        future, delay = Future[None](), next(self._delays)
+
+        def run() -> None:
+            time.sleep(delay)
+            function(limit, *arguments)
+            future.set_result(None)
+
+        if delay < np.inf:
+            threading.Thread(target=run).start()
+        else:
+            future.set_result(None)
+        return future
+
+    def shutdown(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("delays", [[0.0], [0.0, 1e-4, 3e-3], [np.inf]], ids=["at once", "some late", "never"])
+def test_a_thread_that_comes_late_changes_nothing(delays: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_WORTH", 0)
+    monkeypatch.setattr(engine, "_LEAST_RANGE", 4)
+    alone = BatchTradingEnv(market(), settings(), n_envs=300)
+    env = BatchTradingEnv(market(), settings(), n_envs=300, n_threads=3)
+    env._engine._pool.shutdown()
+    env._engine._pool = LatePool(delays)
+    actions = actions_for(env, 60)
+    for got, want in zip(roll(env, actions), roll(alone, actions), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_few_lanes_wake_no_threads() -> None:
+    """A step of theirs takes less time than that."""
+    few = BatchTradingEnv(market(), settings(), n_envs=256, n_threads=2)
+    many = BatchTradingEnv(market(), settings(), n_envs=8192, n_threads=2)
+    assert few._engine._pool is None and many._engine._pool is not None
+    many.close()
 
 
 def test_tanh_is_that_of_the_c_library() -> None:
@@ -352,7 +406,8 @@ def test_step_before_reset_is_refused() -> None:
         BatchTradingEnv(market(), settings(), n_envs=1).step(np.zeros((1, 4), np.float32))
 
 
-def test_an_environment_survives_pickling() -> None:
+def test_an_environment_survives_pickling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_WORTH", 0)
     env = BatchTradingEnv(market(), settings(), n_envs=200, seed=0, n_threads=2)
     env.reset()
     twin = pickle.loads(pickle.dumps(env))

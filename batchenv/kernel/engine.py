@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -28,8 +26,12 @@ from batchenv.parameters import SYMBOL_PARAMETERS, LaneParameters, LaneValues
 from batchenv.rewards import RewardFunction, RewardStep
 
 _LOG = logging.getLogger("batchenv")
-_CHUNKS_A_THREAD = 8
-_LEAST_CHUNK = 64  # lanes; a call from Python costs as much as a few
+_RANGES_A_THREAD, _LEAST_RANGE = 16, 64
+"""Into how many ranges a thread's part of the lanes is cut, and the least lanes in a range."""
+_WORTH = 1 << 16
+"""Lanes times symbols, three times as many under the full rules, from which waking threads pays: a tenth of a ms."""
+_LOOKS = 20_000
+"""How often the caller's thread looks whether the others are done with their last range, before it goes to sleep."""
 
 
 class Engine:
@@ -95,10 +97,11 @@ class Engine:
         self._observations = [np.zeros((n, task.layout.size), np.float32) for _ in copies]
         self.observation = self._observations[0]
         self._outputs = [_output(n) for _ in copies]
-        self._chunks = _chunks(n, n_threads)
-        threads = n_threads if len(self._chunks) > 1 else 1
+        threads = n_threads if n * w * (1 if self.plain else 3) >= _WORTH else 1
+        self._size = n if threads == 1 else max(-(-n // (threads * _RANGES_A_THREAD)), _LEAST_RANGE)
         self._pin(threads)
         self._pool = ThreadPoolExecutor(threads - 1, "batchenv") if threads > 1 else None
+        self._others: list[Future[None]] = []
 
     @property
     def out(self) -> state.StepOutput:
@@ -142,12 +145,14 @@ class Engine:
             self._observations.reverse()
             self._pinned.reverse()
         self.observation = self._observations[0] if observation is None else observation
-        chunks = iter(self._chunks)
+        self._limit += len(self.lanes.cash)
         mine, *theirs = self._pinned[0]
-        others = [] if self._pool is None else [self._pool.submit(self._walk, chunks, actions, one) for one in theirs]
-        self._walk(chunks, actions, mine)
-        for other in others:
-            other.result()
+        step = self._limit, self._size, actions, self.observation
+        if self._pool is not None and all(other.done() for other in self._others):  # else the machine is busy
+            self._others = [self._pool.submit(self._advance, *step, one) for one in theirs]
+        self._advance(*step, mine)
+        if self._pool is not None and not loops.is_done(self._counter, self._limit, _LOOKS):
+            wait(self._others)
         if self.custom_reward is not None:
             self._apply_custom_reward(self.custom_reward)
 
@@ -157,17 +162,14 @@ class Engine:
             self._pool.shutdown()
             self._pool = None
 
-    def _walk(self, chunks: Iterator[tuple[int, int]], actions: npt.NDArray[np.float32], pinned: Any) -> None:
-        """Take chunks as long as there are some. Threads share ``chunks``: whoever is free takes the next."""
-        for first, stop in chunks:
-            self._advance(first, stop, actions, self.observation, pinned)
-
     def _pin(self, threads: int) -> None:
         """Take note of where the arrays are, for each thread; no array may be replaced afterwards."""
         block, width = plain.BLOCK if self.plain else full.BLOCK, self.lanes.holdings.shape[1]
         self._work = [state.aligned(make_work(block, width)) for _ in range(threads)]
+        self._counter, self._limit = np.zeros(2 * state.DONE, np.int64), 0
         self._pinned = [
-            [pin(state.State(self.world, self.lanes, out, work)) for work in self._work] for out in self._outputs
+            [pin(state.State(self.world, self.lanes, out, work, self._counter)) for work in self._work]
+            for out in self._outputs
         ]
 
     def _apply_custom_reward(self, function: RewardFunction) -> None:
@@ -190,23 +192,13 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the threads behind when copied or pickled."""
-        return self.__dict__ | {"_pool": None, "_work": [], "_pinned": []}
+        return self.__dict__ | {"_pool": None, "_others": [], "_work": [], "_pinned": []}
 
     def __setstate__(self, state_: dict[str, Any]) -> None:
         """Find the arrays anew: a copy has its own."""
         self.__dict__.update(state_)
         self.world, self.lanes = state.aligned(self.world), state.aligned(self.lanes)
         self._pin(1)
-
-
-def _chunks(n: int, n_threads: int) -> list[tuple[int, int]]:
-    """Return (first, stop) of the pieces that ``n_threads`` threads take one by one from ``n`` lanes.
-
-    One thread takes all at once. Several take small pieces, so that none waits long for another that the system woke
-    late or took off its core.
-    """
-    pieces = 1 if n_threads == 1 else min(n_threads * _CHUNKS_A_THREAD, -(-n // _LEAST_CHUNK))
-    return list(pairwise(np.linspace(0, n, pieces + 1).astype(int).tolist()))
 
 
 def _output(n: int) -> state.StepOutput:

@@ -21,6 +21,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar, cast
 
 import numba
@@ -235,6 +236,67 @@ _prefetcher = cast(Any, _prefetch)
 _get_function: Any = cgutils.get_or_insert_function
 
 
+# --- counters that threads share ----------------------------------------------------------------------------------
+
+
+@intrinsic
+def _exchange(typing: Any, counter: Any, place: Any, old: Any, new: Any) -> Any:
+    """Put ``new`` in place of ``old``, unless another thread was faster; return whether that was done."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(counter)(context, builder, arguments[0]).data
+        address = builder.gep(data, [arguments[1]])
+        done = builder.cmpxchg(address, arguments[2], arguments[3], "seq_cst", "seq_cst")
+        return builder.extract_value(done, 1)
+
+    return types.boolean(counter, types.intp, types.int64, types.int64), generate
+
+
+@intrinsic
+def _look(typing: Any, counter: Any, place: Any) -> Any:
+    """Return what a counter says now."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(counter)(context, builder, arguments[0]).data
+        return builder.load_atomic(builder.gep(data, [arguments[1]]), "seq_cst", 8)
+
+    return types.int64(counter, types.intp), generate
+
+
+_exchanger, _looker = cast(Any, _exchange), cast(Any, _look)
+_LOCK = Lock()
+
+
+def _exchange_in_python(counter: Any, place: int, old: int, new: int) -> bool:
+    with _LOCK:
+        found = bool(counter[place] == old)
+        if found:
+            counter[place] = new
+        return found
+
+
+@inlined
+def look(counter: Any, place: int) -> int:
+    """Return what ``counter[place]`` says now; other threads may be changing it."""
+    found: int = _looker(counter, place)
+    return found
+
+
+@inlined
+def add(counter: Any, place: int, most: int, limit: int) -> int:
+    """Add ``most`` to ``counter[place]``, or what is missing to ``limit``, as one among several threads.
+
+    Returns:
+        What it said before; ``limit`` where nothing was missing.
+    """
+    while True:
+        old = look(counter, place)
+        if old >= limit:
+            return limit
+        if _exchanger(counter, place, old, min(old + most, limit)):
+            return old
+
+
 LINE_F64, LINE_F32 = 8, 16  # elements in a cache line of 64 bytes
 
 
@@ -252,6 +314,7 @@ def prefetch_row(matrix: Any, row: int, step: int) -> None:
 
 
 if PLAIN_PYTHON:
+    _looker, _exchanger = lambda counter, place: int(counter[place]), _exchange_in_python
     pinned, prefetch_row = lambda memory: memory, lambda matrix, row, step: None
 else:
     pinned, prefetch_row = inlined(pinned), inlined(prefetch_row)

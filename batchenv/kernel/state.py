@@ -183,6 +183,10 @@ class World(NamedTuple):
     parameters: Parameters
 
 
+TAKEN, DONE = 0, 8
+"""Places of a counter, in cache lines of their own."""
+
+
 class State(NamedTuple):
     """Everything a thread touches in a step."""
 
@@ -190,6 +194,7 @@ class State(NamedTuple):
     lanes: Lanes
     out: StepOutput
     work: Work
+    counter: I64x1  # [16] lanes that threads have taken and done, of all steps so far
 
 
 _LINE, _PAGE = 64, 4096  # bytes
