@@ -73,7 +73,7 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
             n_envs: Number of lanes.
             seed: Seed of the episode starts; None draws one.
             scaler: Feature scaling of an earlier run; None fits it on the training part of the market.
-            n_threads: Threads that share a step; results do not depend on it.
+            n_threads: Threads that share a step, where it has work for more than one; results do not depend on it.
             copy: Return fresh arrays. Without it two sets of arrays are used in turn, so that a step's results stay
                 valid until the step after the next.
             lane_parameters: Parameters by lane in place of the configuration's (rule 8.1), by name: numbers or arrays

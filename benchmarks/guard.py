@@ -53,9 +53,9 @@ def main() -> int:
         lambda: np.take(table, rows, axis=0, out=out, mode="clip"), kernel, every_rule, lambda: adapter.step(numbers)
     )
     ratios = (
-        ("kernel against np.take of the observation", moved / plainly, 0.06),
-        ("every rule against plain rules", plainly / fully, 0.06),
-        ("TradingVecEnv.step against the kernel", plainly / stepped, 0.35),
+        ("kernel against np.take of the observation", moved / plainly, 0.11),
+        ("every rule against plain rules", plainly / fully, 0.12),
+        ("TradingVecEnv.step against the kernel", plainly / stepped, 0.4),
     )
     console, slow = Console(width=80), 0
     for name, ratio, least in ratios:
