@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -177,3 +178,12 @@ def test_every_mutant_has_one_place_to_break() -> None:
     for mutant in MUTANTS:
         text = (ROOT / "batchenv" / "kernel" / f"{mutant.file}.py").read_text(encoding="utf-8")
         assert text.count(mutant.old) == 1, mutant.name
+
+
+def test_the_kernel_runs_as_plain_python() -> None:
+    """That is how mutants are run, and how a debugger steps through it; numpy's warnings are errors there."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "tests/proof/test_exact.py"]
+    done = subprocess.run(
+        command, env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]

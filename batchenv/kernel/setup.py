@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,8 @@ _REWARDS = {
 }
 _PENALTIES = ("turnover_penalty", "drawdown_penalty")
 _DEFAULT_ETA = 0.01
+_NEVER = 1e300
+"""A loss or gain that no price reaches. Infinity times an entry price of 0 is no number."""
 _YEAR = np.timedelta64(365, "D")
 _BY_LANE = ("fee_rate", "slippage_rate")
 """Those that ``kernel/plain.py`` reads for each lane, whether they differ or not."""
@@ -188,8 +189,8 @@ def make_rules(config: EnvConfig) -> tuple[state.Rules, RewardFunction | None, d
         impact=config.cost_config.impact_coefficient,
         participation=execution.participation_limit or 0.0,
         min_notional=execution.min_notional,
-        stop_loss=execution.stop_loss or math.inf,
-        take_profit=execution.take_profit or math.inf,
+        stop_loss=execution.stop_loss or _NEVER,
+        take_profit=execution.take_profit or _NEVER,
         haircut=execution.delisting_haircut,
         cash_rate=carry.cash_rate,
         margin_rate=carry.margin_rate,
