@@ -151,8 +151,11 @@ def drawn(seed: int) -> tuple[StatefulTradingEnv, Attribution]:
 
 
 def test_the_parts_sum_to_the_total_in_every_drawn_world() -> None:
+    """Of 240 worlds, and more until there was one of each kind: few hold what is delisted."""
     seen: set[tuple[str, str]] = set()
-    for seed in range(240):
+    for seed in range(2_000):
+        if seed >= 240 and {kind for _, kind in seen} == set(KINDS):
+            break
         env, found = drawn(seed)
         history = env.history
         seen |= set(found.parts[["side", "kind"]].itertuples(index=False, name=None))
