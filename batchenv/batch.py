@@ -172,6 +172,7 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         elif not self._running and len(which) < self.num_envs:
             raise EnvironmentStateError("reset: reset_mask was given before the first full reset()")
         self._returns[which] = 0.0
+        self._engine.keep_observation()
         self._open(which)
         self._running = True
         return self._observe(), {}
@@ -190,7 +191,7 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         Args:
             actions: float32 ``[n_envs, symbols]``; integers in `discrete` mode, ``[n_envs]`` of them when joint.
             out: Where to write the observations, float32 ``[n_envs, size]``, C-contiguous; flat observations only.
-                They are returned in it, and a `reset` of some lanes before the next step writes there too.
+                They are returned in it, and nothing later writes there.
 
         Returns:
             Observations float32 ``[n_envs, size]`` or a dict, rewards float64 ``[n_envs]``, terminations and

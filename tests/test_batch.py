@@ -292,6 +292,20 @@ def test_observations_go_where_they_are_wanted(copy: bool) -> None:
     np.testing.assert_array_equal(memory, np.stack(wanted))  # and nowhere else
 
 
+def test_a_reset_leaves_the_callers_memory_alone() -> None:
+    env, safe = (BatchTradingEnv(market(), settings(), n_envs=3, seed=0) for _ in range(2))
+    env.reset(), safe.reset()
+    action = actions_for(env, 1)[0]
+    memory = np.zeros(env.observation_space.shape, np.float32)
+    env.step(action, out=memory)
+    kept, expected = memory.copy(), safe.step(action)[0]
+    for options in ({"reset_mask": np.array([False, True, False])}, None):
+        got, want = env.reset(options=options)[0], safe.reset(options=options)[0]
+        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(memory, kept)
+    np.testing.assert_array_equal(kept, expected)
+
+
 def test_memory_that_observations_do_not_fit_is_refused() -> None:
     env = BatchTradingEnv(market(), settings(), n_envs=3, seed=0)
     env.reset()

@@ -156,6 +156,13 @@ class Engine:
         if self.custom_reward is not None:
             self._apply_custom_reward(self.custom_reward)
 
+    def keep_observation(self) -> None:
+        """Go on in memory of its own where the last step wrote the observations into that of the caller."""
+        own = self._observations[0]
+        if self.observation is not own:
+            own[:] = self.observation
+            self.observation = own
+
     def close(self) -> None:
         """Stop the threads."""
         if self._pool is not None:
