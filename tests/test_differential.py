@@ -159,3 +159,26 @@ def test_plain_rules_with_orders_of_no_size(mode: str, scale: float) -> None:
         return (scale * rng.uniform(-1, 1, (env.num_envs, bars.n_symbols))).astype(np.float32)
 
     compare(bars, config, dust, n_envs=4, steps=60, seed=0)
+
+
+@pytest.mark.parametrize("watched", [{"stop_loss": 0.02}, {"take_profit": 0.02}])
+def test_a_short_that_was_sold_for_nothing_has_only_the_stop_that_is_set(watched: dict[str, float]) -> None:
+    """Impact can take all of a sale's price (rule 3.3), so that the average entry price is 0."""
+    from stateful.verify import compare
+
+    config = settings(
+        execution_config=watched,
+        margin_config={"allow_short": True},
+        cost_config={"fee_rate": 0.0, "slippage_rate": 0.99, "impact_coefficient": 1.0},
+        observation_config={"unrealized_pnl": True},
+        portfolio_config={"trade_limit_percent": 0.1},
+        fill="close",
+    )
+    bars = frame_market(seed=3)
+    env = StatefulTradingEnv(bars, config, seed=0)
+    env.reset()
+    env.step(-np.ones(bars.n_symbols, np.float32))
+    assert ("stop_loss" in watched) == (env.holdings == 0.0).all()
+    compare(
+        bars, config, lambda _, env: -np.ones((env.num_envs, bars.n_symbols), np.float32), n_envs=2, steps=9, seed=0
+    )

@@ -205,14 +205,14 @@ def reinvested(mark: float, split: float, dividend: float) -> float:
 
 @inlined
 def stop_price(entry: float, stop_loss: float, side: float) -> float:
-    """Rule 5.1: the stop of a position; ``side`` is 1 for a long one and -1 for a short one."""
-    return entry * (1.0 - side * stop_loss)
+    """Rule 5.1: the stop of a position; ``side`` is 1 for a long one and -1 for a short one; a loss of 0 is none."""
+    return entry * (1.0 - side * stop_loss) if stop_loss > 0.0 else -side * math.inf
 
 
 @inlined
 def target_price(entry: float, take_profit: float, side: float) -> float:
-    """Rule 5.1: the target of a position."""
-    return entry * (1.0 + side * take_profit)
+    """Rule 5.1: the target of a position; a profit of 0 is none."""
+    return entry * (1.0 + side * take_profit) if take_profit > 0.0 else side * math.inf
 
 
 @inlined

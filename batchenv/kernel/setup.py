@@ -30,8 +30,6 @@ _REWARDS = {
 }
 _PENALTIES = ("turnover_penalty", "drawdown_penalty")
 _DEFAULT_ETA = 0.01
-_NEVER = 1e300
-"""A loss or gain that no price reaches. Infinity times an entry price of 0 is no number."""
 _YEAR = np.timedelta64(365, "D")
 _BY_LANE = ("fee_rate", "slippage_rate")
 """Those that ``kernel/plain.py`` reads for each lane, whether they differ or not."""
@@ -189,8 +187,8 @@ def make_rules(config: EnvConfig) -> tuple[state.Rules, RewardFunction | None, d
         impact=config.cost_config.impact_coefficient,
         participation=execution.participation_limit or 0.0,
         min_notional=execution.min_notional,
-        stop_loss=execution.stop_loss or _NEVER,
-        take_profit=execution.take_profit or _NEVER,
+        stop_loss=execution.stop_loss or 0.0,
+        take_profit=execution.take_profit or 0.0,
         haircut=execution.delisting_haircut,
         cash_rate=carry.cash_rate,
         margin_rate=carry.margin_rate,

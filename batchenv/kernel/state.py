@@ -76,8 +76,8 @@ class Rules(NamedTuple):
     impact: float
     participation: float  # 0 for none
     min_notional: float
-    stop_loss: float  # 1e300 for none
-    take_profit: float  # 1e300 for none
+    stop_loss: float  # 0 for none
+    take_profit: float  # 0 for none
     haircut: float
     cash_rate: float  # yearly
     margin_rate: float  # yearly
