@@ -478,7 +478,17 @@ def _change_after(market: MarketData, cut: int, seed: int, *, bars_too: bool, de
         name: np.concatenate([values[: cut + 1], _other_numbers(values, cut, uniform, bars_too)])
         for name, values in market.columns.items()
     }
-    return replace(market, **changed)
+    other = replace(market, **changed, delisted=None)
+    return other if delisting_too else replace(other, delisted=_known_delistings(market, other, cut))
+
+
+def _known_delistings(market: MarketData, other: MarketData, cut: int) -> NDArray[np.datetime64]:
+    """Return the delistings of another future, those that were announced by the cut as they are."""
+    assert market.delisted is not None and other.delisted is not None
+    now = market.timestamps[cut]
+    gone = market.delisted < now  # a symbol with a bar at the cut may go on in another future
+    paused = np.isnat(market.delisted) & ~other.has_bar[cut:].any(axis=0)
+    return np.where(gone | paused, market.delisted, other.delisted)
 
 
 def _change_after_open(market: MarketData, bar: int, seed: int) -> MarketData:

@@ -436,6 +436,8 @@ class DataConfig(ConfigModel):
         start: First date to use; null for the first of the data.
         end: First date not to use; null to use the data to their end.
         adjusted: Whether prices are adjusted by ``adj_close``, where the data have it.
+        delisted: Symbols that are delisted after their last bar, an empty list for none; null finds them by rule 4.4.
+        periods_per_year: Bars in a year, for annualisation; null reads them off the dates of the bars.
     """
 
     source: str = "bundled"
@@ -446,6 +448,8 @@ class DataConfig(ConfigModel):
     start: IsoDate | None = None
     end: IsoDate | None = None
     adjusted: bool = True
+    delisted: Names | None = None
+    periods_per_year: float | None = Field(None, gt=0)
 
 
 class AgentConfig(ConfigModel):

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from batchenv.calendars import Year, check_delistings, delisting_times, year_of
 from batchenv.errors import MarketDataError, did_you_mean
 from batchenv.loaders import (
     NO_ACTION,
@@ -70,6 +71,11 @@ class MarketData:
         splits: float64 [bars, symbols], new shares for one old on this bar; 1.0 where there is no split. None
             where the part has none at all.
         columns: The user's own extra numeric columns, by name; float64 [bars, symbols], NaN allowed.
+        delisted: datetime64[ns] [symbols], the time of the last bar of a symbol that is delisted (rule 4.4 of
+            ``docs/accounting.md``), NaT for a symbol that goes on. Parts keep the times of the whole, so a part that
+            ends on a weekend delists nothing. None at construction finds them by the rule.
+        stated_periods: Bars in a year, as the user stated them; None reads them off the timestamps.
+        notes: What was decided about these data when they were loaded, one sentence each.
         history: The bars before the first bar of this part, for warm-up; None when there are none.
         fit_bars: How many leading rows of history + this part statistics (a feature scaler) may be fitted on.
         source: Where the data come from: ``bundled``, a path, or a label.
@@ -88,6 +94,9 @@ class MarketData:
     dividends: FloatArray | None = None
     splits: FloatArray | None = None
     columns: Mapping[str, FloatArray] = field(default_factory=dict)
+    delisted: TimeArray | None = None
+    stated_periods: float | None = None
+    notes: tuple[str, ...] = ()
     history: MarketData | None = None
     fit_bars: int = ALL_BARS
     source: str = "<arrays>"
@@ -95,7 +104,13 @@ class MarketData:
     # --- ways in --------------------------------------------------------------------------------------------
 
     @classmethod
-    def bundled(cls, adjusted: bool = True) -> MarketData:
+    def bundled(
+        cls,
+        adjusted: bool = True,
+        *,
+        delisted: Iterable[str] | None = None,
+        periods_per_year: float | None = None,
+    ) -> MarketData:
         """Return the real daily bars shipped with the package: AAPL, FB, GOOG, IBM, MSFT, 2000-03 to 2013-03.
 
         GOOG lists in August 2004 and FB in May 2012; before that they have no bars.
@@ -103,11 +118,22 @@ class MarketData:
         Args:
             adjusted: Adjust prices for splits and dividends; else prices are as traded, with ``splits`` and
                 ``dividends`` beside them. See :meth:`from_frame`.
+            delisted: As in :meth:`from_frame`.
+            periods_per_year: As in :meth:`from_frame`.
         """
-        return cls._from_bars(frame_to_bars(read_bundled(), Origin("bundled"), adjusted=adjusted), "bundled")
+        bars = frame_to_bars(read_bundled(), Origin("bundled"), adjusted=adjusted)
+        return cls._from_bars(bars, "bundled", delisted, periods_per_year)
 
     @classmethod
-    def from_frame(cls, df: pd.DataFrame, adjusted: bool = True, source: str = "<frame>") -> MarketData:
+    def from_frame(
+        cls,
+        df: pd.DataFrame,
+        adjusted: bool = True,
+        source: str = "<frame>",
+        *,
+        delisted: Iterable[str] | None = None,
+        periods_per_year: float | None = None,
+    ) -> MarketData:
         """Take bars from a pandas frame, in any of three shapes.
 
         1. Long: one row per date and symbol, with columns date, symbol, open, high, low, close, volume,
@@ -132,48 +158,88 @@ class MarketData:
                 adj_close / close, and drop dividends and splits, which are in the prices then. The volume is
                 left as it is. Otherwise adj_close is ignored, and dividends and splits are kept.
             source: Name of the data in messages.
+            delisted: Symbols that are delisted after their last bar; an empty list for none. None lets rule 4.4 of
+                ``docs/accounting.md`` decide: those whose bars end before the others' by more than their usual gap.
+            periods_per_year: Bars in a year, for annualisation; None reads them off the timestamps.
 
         Raises:
             MarketDataError: A date cannot be parsed, is duplicated or out of order; a price is missing, not
                 finite or not positive; high is below low; a volume is negative; a dividend or split is not
                 possible where it stands; a column is missing or repeated; or there are fewer than 2 bars.
         """
-        return cls._from_bars(frame_to_bars(df, Origin(source), adjusted=adjusted), source)
+        bars = frame_to_bars(df, Origin(source), adjusted=adjusted)
+        return cls._from_bars(bars, source, delisted, periods_per_year)
 
     @classmethod
-    def from_csv(cls, path: str | Path, adjusted: bool = True, source: str | None = None) -> MarketData:
+    def from_csv(
+        cls,
+        path: str | Path,
+        adjusted: bool = True,
+        source: str | None = None,
+        *,
+        delisted: Iterable[str] | None = None,
+        periods_per_year: float | None = None,
+    ) -> MarketData:
         """Read a long or a wide close-only CSV file, plain or compressed; dates as ISO 8601 text.
 
         Args:
             path: The file.
             adjusted: As in :meth:`from_frame`.
             source: Name of the data in messages; the path by default.
+            delisted: As in :meth:`from_frame`.
+            periods_per_year: As in :meth:`from_frame`.
 
         Raises:
             MarketDataError: The file is missing or unreadable, or as in :meth:`from_frame`.
         """
         name = str(path) if source is None else source
-        return cls._from_bars(frame_to_bars(read_csv(path), Origin(name, first_line=2), adjusted=adjusted), name)
+        bars = frame_to_bars(read_csv(path), Origin(name, first_line=2), adjusted=adjusted)
+        return cls._from_bars(bars, name, delisted, periods_per_year)
 
     @classmethod
-    def from_parquet(cls, path: str | Path, adjusted: bool = True, source: str | None = None) -> MarketData:
+    def from_parquet(
+        cls,
+        path: str | Path,
+        adjusted: bool = True,
+        source: str | None = None,
+        *,
+        delisted: Iterable[str] | None = None,
+        periods_per_year: float | None = None,
+    ) -> MarketData:
         """Read a Parquet file that holds a frame in any of the shapes of :meth:`from_frame`.
 
         Args:
             path: The file.
             adjusted: As in :meth:`from_frame`.
             source: Name of the data in messages; the path by default.
+            delisted: As in :meth:`from_frame`.
+            periods_per_year: As in :meth:`from_frame`.
 
         Raises:
             MarketDataError: The file is missing or unreadable, or as in :meth:`from_frame`.
         """
         name = str(path) if source is None else source
-        return cls._from_bars(frame_to_bars(read_parquet(path), Origin(name), adjusted=adjusted), name)
+        bars = frame_to_bars(read_parquet(path), Origin(name), adjusted=adjusted)
+        return cls._from_bars(bars, name, delisted, periods_per_year)
 
     @classmethod
-    def _from_bars(cls, bars: Bars, source: str) -> MarketData:
+    def _from_bars(
+        cls,
+        bars: Bars,
+        source: str,
+        delisted: Iterable[str] | None = None,
+        periods_per_year: float | None = None,
+    ) -> MarketData:
         matrices: dict[str, Any] = dict(bars.fields)
-        return cls(bars.symbols, bars.timestamps, columns=bars.columns, source=source, **matrices)
+        return cls(
+            bars.symbols,
+            bars.timestamps,
+            columns=bars.columns,
+            delisted=None if delisted is None else _ends_of(delisted, bars, source),
+            stated_periods=periods_per_year,
+            source=source,
+            **matrices,
+        )
 
     def __post_init__(self) -> None:
         """Freeze private copies of the arrays and check that they fit together."""
@@ -204,6 +270,12 @@ class MarketData:
             put("volume", _read_only(np.where(self.has_bar, stated, np.nan)))
         if self.history is not None:
             put("history", self._checked_history(self.history))
+        put("delisted", _read_only(self._delisting_times(self.delisted)))
+        put("notes", tuple(str(note) for note in self.notes))
+        if self.stated_periods is not None and not 0 < self.stated_periods < float("inf"):
+            raise MarketDataError(
+                f"{self.source}: periods_per_year is {self.stated_periods!r}; expected a number of bars above 0"
+            )
         given = {name: self._matrix(name, getattr(self, name)) for name in NO_ACTION if getattr(self, name) is not None}
         if given:
             for name, values in check_actions(given, self.close, self._close_before(), self._where).items():
@@ -229,6 +301,18 @@ class MarketData:
         first = np.full((1, self.n_symbols), np.nan) if self.history is None else self.history.mark[-1:]
         return np.concatenate([first, self.mark[:-1]])
 
+    def _delisting_times(self, given: TimeArray | None) -> TimeArray:
+        """Return the times of delisting, checked or found by rule 4.4; datetime64[ns] [symbols]."""
+        times, has_bar = self.timestamps, self.has_bar
+        if self.history is not None:
+            times = np.concatenate([self.history.timestamps, times])
+            has_bar = np.concatenate([self.history.has_bar, has_bar])
+        if given is None:
+            return delisting_times(times, has_bar)
+        delisted = np.array(given, dtype="datetime64[ns]")
+        check_delistings(times, has_bar, self.symbols, delisted, self.source)
+        return delisted
+
     def _checked_history(self, history: MarketData) -> MarketData:
         whole = history.with_history()
         same = whole.symbols == self.symbols and whole.columns.keys() == self.columns.keys()
@@ -245,10 +329,13 @@ class MarketData:
         return _rebuild, (state | {"columns": dict(self.columns)},)
 
     def __repr__(self) -> str:
-        """Return size, dates and source on one line."""
+        """Return size, dates, bars in a year, source, and what was decided about the data, on one line."""
         names = ", ".join(self.symbols[:5]) + (", ..." if self.n_symbols > 5 else "")
         size = f"{self.n_bars} bars x {self.n_symbols} symbols [{names}]"
-        return f"MarketData({size}, {self._span}, source={self.source!r})"
+        year = "bars in a year not known" if self.year.periods is None else f"{self.year.periods:g} bars in a year"
+        gone = [f"{symbol} delisted {when}" for symbol, when in self.delistings.items()]
+        facts = [size, self._span, f"{year} ({self.year.reason})", *gone[:5], *(["..."] if len(gone) > 5 else [])]
+        return f"MarketData({', '.join(facts)}, source={self.source!r}{''.join(f'; {note}' for note in self.notes)})"
 
     # --- facts ----------------------------------------------------------------------------------------------
 
@@ -271,6 +358,23 @@ class MarketData:
         """Whether the symbol has a bar; bool [bars, symbols]."""
         return _read_only(~np.isnan(self.close))
 
+    @property
+    def delistings(self) -> dict[str, str]:
+        """Date of the last bar of each symbol that is delisted, by symbol."""
+        assert self.delisted is not None
+        gone = zip(self.symbols, self.delisted, strict=True)
+        return {symbol: format_time(when) for symbol, when in gone if not np.isnat(when)}
+
+    @property
+    def decisions(self) -> dict[str, Any]:
+        """What was read off the data and not stated in them, JSON as it is; `run.json` keeps it."""
+        return {
+            "periods_per_year": self.year.periods,
+            "periods_per_year_reason": self.year.reason,
+            "delisted": self.delistings,
+            "notes": list(self.notes),
+        }
+
     @cached_property
     def mark(self) -> FloatArray:
         """Last valid close at or before the bar, history included; float64 [bars, symbols].
@@ -283,24 +387,35 @@ class MarketData:
         filled = last_known(closes)
         return _read_only(np.ascontiguousarray(filled[len(filled) - self.n_bars :]))
 
-    @cached_property
-    def periods_per_year(self) -> float:
-        """Bars in a year, for annualisation, read off the timestamps of history and part.
+    @property
+    def periods_per_year(self) -> float | None:
+        """Bars in a year, for annualisation; None where they are not known. `year` says what that rests on."""
+        return self.year.periods
 
-        252 for daily bars on business days, 365 where both Saturdays and Sundays have bars, 52 weekly, 12
-        monthly;
-        intraday: the median number of bars per date times 252 or 365.
+    @cached_property
+    def year(self) -> Year:
+        """Bars in a year as stated, else as the bars of this part tell, else as those of history and part tell."""
+        if self.stated_periods is not None:
+            return Year(float(self.stated_periods), "stated")
+        own = year_of(self.timestamps)
+        return own if own.periods is not None or self.history is None else year_of(self.with_history().timestamps)
+
+    def require_year(self, what: str) -> float:
+        """Return the bars in a year.
+
+        Args:
+            what: What needs them, for the message.
+
+        Raises:
+            MarketDataError: They are not known.
         """
-        days, per_day = np.unique(self.with_history().timestamps.astype("datetime64[D]"), return_counts=True)
-        weekday = (days.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
-        weekends = min((weekday == 5).mean(), (weekday == 6).mean()) > 0.05
-        year = 365.0 if weekends else 252.0
-        bars_per_day = float(np.median(per_day))
-        if bars_per_day > 1 or len(days) < 2:
-            return bars_per_day * year
-        gaps = np.diff(days).astype(np.int64) if weekends else np.busday_count(days[:-1], days[1:])
-        periods = year / max(float(np.median(gaps)), 1.0)
-        return next((known for known in (52.0, 12.0, 4.0, 1.0) if abs(periods / known - 1) < 0.1), periods)
+        periods = self.year.periods
+        if periods is None:
+            raise MarketDataError(
+                f"{self.source}: {what} needs the number of bars in a year, which is not known: {self.year.reason}; "
+                "expected more bars, or data.periods_per_year in the configuration (periods_per_year= in Python)"
+            )
+        return periods
 
     @cached_property
     def fingerprint(self) -> str:
@@ -419,15 +534,34 @@ class MarketData:
             MarketDataError: A symbol is unknown or repeated, or none is given.
         """
         names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
-        for name in names:
-            if name not in self.symbols:
-                raise MarketDataError(
-                    f"{self.source}: unknown symbol {name!r}{did_you_mean(str(name), self.symbols)}; "
-                    f"known: {list(self.symbols)[:20]}"
-                )
-        places = [self.symbols.index(name) for name in names]
+        places = _places_of(names, self.symbols, self.source)
         past = None if self.history is None else self.history.select(names)
-        return replace(self, symbols=names, history=past, **self._each(lambda _, values: values[:, places]))
+        assert self.delisted is not None
+        kept: dict[str, Any] = self._each(lambda _, values: values[:, places])
+        return replace(self, symbols=names, history=past, delisted=self.delisted[places], **kept)
+
+
+def _places_of(names: Iterable[str], symbols: tuple[str, ...], source: str) -> list[int]:
+    """Return the column of each symbol.
+
+    Raises:
+        MarketDataError: A symbol is unknown.
+    """
+    for name in names:
+        if name not in symbols:
+            raise MarketDataError(
+                f"{source}: unknown symbol {name!r}{did_you_mean(str(name), symbols)}; known: {list(symbols)[:20]}"
+            )
+    return [symbols.index(name) for name in names]
+
+
+def _ends_of(delisted: Iterable[str], bars: Bars, source: str) -> TimeArray:
+    """Return the time of the last bar of each symbol that is stated to be delisted; datetime64[ns] [symbols]."""
+    names = (delisted,) if isinstance(delisted, str) else tuple(delisted)
+    ends = np.full(len(bars.symbols), np.datetime64("NaT", "ns"))
+    for s in _places_of(names, bars.symbols, f"{source}: delisted"):
+        ends[s] = bars.timestamps[~np.isnan(bars.fields["close"][:, s])][-1]
+    return ends
 
 
 def _read_only(array: _Array) -> _Array:

@@ -75,12 +75,13 @@ def load_market(data: DataConfig) -> MarketData:
     Raises:
         MarketDataError: The source cannot be used, or holds none of the symbols or dates asked for.
     """
+    stated: Any = {"delisted": data.delisted, "periods_per_year": data.periods_per_year}
     if data.source == "bundled":
-        market = MarketData.bundled(adjusted=data.adjusted)
+        market = MarketData.bundled(data.adjusted, **stated)
     elif data.source.endswith((".parquet", ".pq")):
-        market = MarketData.from_parquet(data.source, adjusted=data.adjusted)
+        market = MarketData.from_parquet(data.source, data.adjusted, **stated)
     else:
-        market = MarketData.from_csv(data.source, adjusted=data.adjusted)
+        market = MarketData.from_csv(data.source, data.adjusted, **stated)
     if data.symbols is not None:
         market = market.select(data.symbols)
     return market if data.start is None and data.end is None else market.between(data.start, data.end)
@@ -195,6 +196,7 @@ def _facts(config: RunConfig, parts: MarketParts, agent: Agent) -> dict[str, Any
         "seed": config.seed,
         "algorithm": config.agent.algorithm,
         "symbols": list(parts.train.symbols),
+        "market": parts.test.with_history().decisions,
         "parameters": sum(p.numel() for p in agent.model.policy.parameters()),
         "data": {
             name: {

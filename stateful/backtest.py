@@ -253,11 +253,12 @@ class BackTesting:
         with acting_in(env):
             _play(self.agent, env, self._episode, self.config.deterministic, progress)
         history, fills, trades = env.history, env.fills, env.trades
+        traded = float(history["turnover"].iloc[1:].mean()) if len(history) > 1 else 0.0
         metrics = self._measure(history, fills, trades)
         baselines: dict[str, pd.DataFrame] = {}
         measured: dict[str, dict[str, Any]] = {}
         for baseline in self.baselines:
-            _play_baseline(baseline, env, self._episode, metrics)
+            _play_baseline(baseline, env, self._episode, traded)
             baselines[baseline.name] = env.history
             measured[baseline.name] = self._measure(env.history, env.fills, env.trades)
         metrics |= {"baselines": measured, "vectorbt": None}
@@ -277,8 +278,9 @@ class BackTesting:
         )
         found = results.uncertainty
         metrics["uncertainty"] = None if found is None else found.as_dict()
-        if self.config.vectorbt and results.vectorbt_obstacle is None:
-            metrics["vectorbt"] = self._second_opinion(results)
+        periods = env.market.periods_per_year
+        if self.config.vectorbt and results.vectorbt_obstacle is None and periods is not None:
+            metrics["vectorbt"] = self._second_opinion(results, periods)
         return results
 
     def _measure(self, history: pd.DataFrame, fills: pd.DataFrame, trades: pd.DataFrame) -> dict[str, Any]:
@@ -290,12 +292,12 @@ class BackTesting:
             risk_free_rate=self.config.risk_free_rate,
         )
 
-    def _second_opinion(self, results: BacktestResults) -> dict[str, Any]:
+    def _second_opinion(self, results: BacktestResults, periods_per_year: float) -> dict[str, Any]:
         from stateful.analysis import statistics
 
         return statistics(
             results.to_vectorbt(),
-            periods_per_year=self.env.market.periods_per_year,
+            periods_per_year=periods_per_year,
             risk_free_rate=self.config.risk_free_rate,
         )
 
@@ -372,12 +374,11 @@ def _play(
 
 
 def _play_baseline(
-    baseline: Baseline, env: StatefulTradingEnv, episode: dict[str, int], agent: Mapping[str, Any]
+    baseline: Baseline, env: StatefulTradingEnv, episode: dict[str, int], turnover_per_bar: float
 ) -> None:
-    """Play one episode by a rule, after the agent with these figures; the tables are left in ``env``."""
+    """Play one episode by a rule, after an agent with this mean turnover; the tables are left in ``env``."""
     if isinstance(baseline, RandomTurnover) and baseline.turnover_per_bar is None:
-        per_bar = (agent["turnover_per_year"] or 0.0) / agent["periods_per_year"]
-        baseline = replace(baseline, turnover_per_bar=per_bar)
+        baseline = replace(baseline, turnover_per_bar=turnover_per_bar)
     env.reset(options=episode)
     done = over = False
     while not (done or over):

@@ -94,5 +94,8 @@ def rolling_sharpe(
 
 def rolling_obstacle(results: BacktestResults) -> str | None:
     """Say why there is no rolling Sharpe ratio, or return None where there is one."""
-    window, bars = half_a_year(results.market.periods_per_year), len(results.equity) - 1
+    year, bars = results.market.year, len(results.equity) - 1
+    if year.periods is None:
+        return f"the number of bars in a year is not known: {year.reason}"
+    window = half_a_year(year.periods)
     return not_enough(window, bars) if bars < window else None

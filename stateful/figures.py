@@ -255,14 +255,15 @@ def _worst_drawdowns(history: pd.DataFrame) -> Series:
 
 def _rolling_sharpe(results: BacktestResults) -> Figure:
     figure = blank()
-    window = half_a_year(results.market.periods_per_year)
+    periods = results.market.require_year("the rolling Sharpe ratio")
+    window = half_a_year(periods)
     for account in reversed(accounts(results)):
         if account.role == "other" or len(account.history) <= window:
             continue
         ratios = rolling_sharpe(
             account.history["equity"],
             window=window,
-            periods_per_year=results.market.periods_per_year,
+            periods_per_year=periods,
             risk_free_rate=results.backtest_config.risk_free_rate,
         )
         rows = ends_of_buckets(len(ratios))

@@ -30,8 +30,10 @@ def make_judge(
         ``turnover_per_year`` and ``total_reward``, None where a figure is not defined.
 
     Raises:
-        BatchenvError: The validation part cannot be played, for example because it is too short.
+        BatchenvError: The validation part cannot be played, for example because it is too short; or it does not tell
+            how many bars a year has, and then it has no Sharpe ratio to choose by.
     """
+    validation.require_year("the Sharpe ratio of the validation part, which chooses the best model,")
     settings = backtest_config.updated(vectorbt=False, uncertainty={"resamples": 0})
     env = StatefulTradingEnv(validation, settings.applied_to(config), scaler=scaler, seed=0)
 

@@ -86,13 +86,16 @@ METRICS: tuple[Metric, ...] = (
 )
 """The figures of the report's table, in its order."""
 
+PER_YEAR = ("cagr", "volatility", "sharpe", "sortino", "calmar", "turnover_per_year")
+"""Figures that need the number of bars in a year."""
+
 
 def performance_metrics(
     history: pd.DataFrame,
     fills: pd.DataFrame,
     trades: pd.DataFrame,
     *,
-    periods_per_year: float,
+    periods_per_year: float | None,
     risk_free_rate: float = 0.0,
 ) -> dict[str, Any]:
     """Return the figures of one account as a flat dict.
@@ -103,7 +106,7 @@ def performance_metrics(
             ``dividends``; the index holds the timestamps.
         fills: One row per fill: columns ``fee`` and ``slippage``, in money, and ``kind``, where some are delistings.
         trades: One row per lot: columns ``pnl``, ``bars_held`` and ``status`` (``closed`` or ``open``).
-        periods_per_year: Bars in a year.
+        periods_per_year: Bars in a year; None where they are not known, and then every figure per year is None.
         risk_free_rate: Yearly rate of the Sharpe and Sortino ratios.
 
     Returns:
@@ -111,22 +114,23 @@ def performance_metrics(
         signed: received above 0, paid below.
     """
     equity = history["equity"].to_numpy(np.float64)
+    periods = math.nan if periods_per_year is None else float(periods_per_year)  # NaN makes None of what it touches
     metrics: dict[str, Any] = {
         "first_date": iso_date(history.index[0]),
         "last_date": iso_date(history.index[-1]),
         "bars": len(equity) - 1,
-        "years": (len(equity) - 1) / periods_per_year,
-        "periods_per_year": float(periods_per_year),
+        "years": (len(equity) - 1) / periods,
+        "periods_per_year": periods,
         "risk_free_rate": float(risk_free_rate),
         "initial_equity": float(equity[0]),
         "final_equity": float(equity[-1]),
         "final_cash": float(history["cash"].iloc[-1]),
     }
-    metrics |= _return_metrics(equity, periods_per_year, risk_free_rate)
+    metrics |= _return_metrics(equity, periods, risk_free_rate)
     metrics |= _drawdown_metrics(equity, history.index)
     drawdown, growth = metrics["max_drawdown"], metrics["cagr"]
     metrics["calmar"] = growth / -drawdown if drawdown and growth is not None else None
-    metrics |= _activity_metrics(history, periods_per_year)
+    metrics |= _activity_metrics(history, periods)
     metrics |= _fill_metrics(fills)
     metrics |= {name: float(history[name].sum()) if name in history else 0.0 for name in _CARRY}
     metrics |= _trade_metrics(trades)
@@ -147,6 +151,8 @@ def missing_reason(metric: Metric, metrics: dict[str, Any]) -> str:
     """Say why a figure is None."""
     if not metrics.get("bars"):
         return "needs at least one step"
+    if metrics.get("periods_per_year") is None and metric.name in PER_YEAR:
+        return "needs the number of bars in a year, which is not known"
     return f"needs {metric.needs}"
 
 

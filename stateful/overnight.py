@@ -138,10 +138,11 @@ def _events(values: Floats | None, none: float) -> dict[int, list[tuple[int, flo
 
 
 def _delistings(market: MarketData) -> dict[int, list[int]]:
-    """Return the columns whose last bar comes before the market's last, by that bar."""
+    """Return the columns that are delisted before the market's last bar, by their own last bar."""
+    bar_of = {stamp: bar for bar, stamp in enumerate(market.timestamps[:-1].tolist())}
     delisted: dict[int, list[int]] = {}
-    for column in range(market.n_symbols):
-        bars = np.flatnonzero(market.has_bar[:, column])
-        if len(bars) and bars[-1] < market.n_bars - 1:
-            delisted.setdefault(int(bars[-1]), []).append(column)
+    assert market.delisted is not None
+    for column, stamp in enumerate(market.delisted.tolist()):
+        if stamp in bar_of:
+            delisted.setdefault(bar_of[stamp], []).append(column)
     return delisted

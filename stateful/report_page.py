@@ -152,7 +152,7 @@ def _tiles(results: BacktestResults) -> str:
     lowest = metrics["max_drawdown_date"]
     rows = [
         tile("total_return", "Total return"),
-        tile("cagr", "Growth a year", f"over {years:.1f} years" if years >= 1 else f"from {bars:,} bars only"),
+        tile("cagr", "Growth a year", f"from {bars:,} bars only" if (years or 0) < 1 else f"over {years:.1f} years"),
         tile("sharpe", "Sharpe ratio"),
         tile("max_drawdown", "Largest drawdown", f"lowest on {lowest}" if lowest else "never below its start"),
         ("Orders filled", f"{metrics['fills']:,}", f"{metrics['closed_trades']:,} trades closed"),

@@ -16,14 +16,14 @@ import numpy as np
 
 from stateful.evaluation.estimates import Interval, not_enough
 from stateful.evaluation.uncertainty import MINIMUM_BARS
-from stateful.metrics import METRICS, Metric, missing_reason
+from stateful.metrics import METRICS, PER_YEAR, Metric, missing_reason
 from stateful.verdict import money, percent
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 BY_NAME = {metric.name: metric for metric in METRICS}
-_STRETCHED = ("cagr", "volatility", "sharpe", "sortino", "calmar")
+_STRETCHED = tuple(name for name in PER_YEAR if name != "turnover_per_year")
 
 
 def text(value: Any) -> str:

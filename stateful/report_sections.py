@@ -77,12 +77,14 @@ def drawdown_section(results: BacktestResults) -> str:
 
 def rolling_section(results: BacktestResults) -> str:
     """The Sharpe ratio of half a year, moving along."""
-    reason, window = rolling_obstacle(results), half_a_year(results.market.periods_per_year)
+    reason = rolling_obstacle(results)
     if reason is not None:
         return missing("Rolling Sharpe ratio", reason)
+    periods = results.market.require_year("the rolling Sharpe ratio")
+    window = half_a_year(periods)
     caption = (
         f"Yearly Sharpe ratio of the last {window:,} bars, about half a year, at each bar. Its standard error is about "
-        f"{(results.market.periods_per_year / window) ** 0.5:.1f}: swings of that size are noise."
+        f"{(periods / window) ** 0.5:.1f}: swings of that size are noise."
     )
     return chart_box("rolling_sharpe", caption, "short")
 
@@ -108,10 +110,7 @@ def metrics_section(results: BacktestResults, sheet: TearSheet | None) -> str:
     figures = {"": metrics, **metrics["baselines"]}
     columns = {account.label: figures[account.name] for account in accounts(results)}
     main, others = dict(list(columns.items())[:2]), dict(list(columns.items())[2:])
-    intro = (
-        f"<p>Annualised with {metrics['periods_per_year']:g} bars a year and a risk-free rate of "
-        f"{metrics['risk_free_rate']:.2%}; all after costs. Trades are matched first in, first out.</p>"
-    )
+    intro = f"<p>{_annualised(results)} All figures are after costs. Trades are matched first in, first out.</p>"
     rest = (
         "<details><summary>The same of the other baselines</summary>"
         f"{metrics_table(others, None)}{footnotes(others, main)}</details>"
@@ -120,6 +119,16 @@ def metrics_section(results: BacktestResults, sheet: TearSheet | None) -> str:
     )
     table = metrics_table(main, _in_our_terms(stats)) + footnotes(main)
     return intro + table + rest + _vectorbt_words(results) + _sheet_words(sheet)
+
+
+def _annualised(results: BacktestResults) -> str:
+    """Say how figures per year are made, or why there are none."""
+    year, rate = results.market.year, results.metrics["risk_free_rate"]
+    if year.periods is None:
+        return f"No figure is per year, since the number of bars in a year is not known: {text(year.reason)}."
+    return (
+        f"Figures per year count {year.periods:g} bars a year ({text(year.reason)}) and a risk-free rate of {rate:.2%}."
+    )
 
 
 def _in_our_terms(stats: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -242,13 +251,17 @@ def learning_section(names: Iterable[str]) -> str:
 def configuration_section(results: BacktestResults, run_info: Mapping[str, Any] | None) -> str:
     """What ran, and under which rules."""
     market = results.market
-    span = results.trained_on
+    span, gone = results.trained_on, market.delistings
     facts = {
         **(run_info or {}),
         **({} if span is None or run_info else {"Trained on": f"{iso_date(span[0])} to {iso_date(span[1])}"}),
         "Data": market.source,
         "Symbols": ", ".join(market.symbols),
-        "Bars": f"{market.n_bars:,} ({market.periods_per_year:g} a year)",
+        "Bars": f"{market.n_bars:,}",
+        "Bars in a year": "not known" if market.year.periods is None else f"{market.year.periods:g}",
+        "That rests on": market.year.reason,
+        **({"Delisted": ", ".join(f"{name} {when}" for name, when in market.delistings.items())} if gone else {}),
+        **({"About the data": " ".join(market.notes)} if market.notes else {}),
         "Data fingerprint": market.fingerprint,
         "Fill": results.config.fill,
     }

@@ -53,17 +53,18 @@ class StepValue(Protocol):
         """Return the value of the step."""
 
 
-def make_reward(config: RewardConfig, periods_per_year: float) -> Reward:
+def make_reward(config: RewardConfig, periods_per_year: float | None) -> Reward:
     """Build the reward that a configuration describes.
 
     Args:
         config: Type, factor and settings. The training types and registered rewards take ``turnover_penalty``
             and ``drawdown_penalty``; ``differential_sharpe`` takes ``eta``; the three ratios take ``window``
             (bars, None for all so far) and, but for ``calmar_ratio``, ``risk_free_rate`` (yearly).
-        periods_per_year: Bars in a year, for the ratios; 252 for daily bars.
+        periods_per_year: Bars in a year, for the ratios; 252 for daily bars. None where they are not known.
 
     Raises:
-        ConfigError: The type or a key of ``kwargs`` is unknown, or a value is out of range.
+        ConfigError: The type or a key of ``kwargs`` is unknown, or a value is out of range; or the type is one of the
+            ratios, and the number of bars in a year is not known.
     """
     if config.type in EVALUATION_REWARDS:
         return _make_ratio(config, periods_per_year)
@@ -90,8 +91,13 @@ def _make_value(kind: str, kwargs: dict[str, Any]) -> StepValue:
     return Stateless(_STATELESS[kind])
 
 
-def _make_ratio(config: RewardConfig, periods_per_year: float) -> Reward:
+def _make_ratio(config: RewardConfig, periods_per_year: float | None) -> Reward:
     kind, kwargs = config.type, config.kwargs
+    if periods_per_year is None:
+        raise ConfigError(
+            f"reward_config.type: {kind!r} is a ratio per year, and these bars do not tell how many a year has; "
+            "expected data.periods_per_year (periods_per_year= where the market is made in Python), or another reward"
+        )
     _check_keys(kind, kwargs, ("window",) if kind == "calmar_ratio" else ("risk_free_rate", "window"))
     window = kwargs.get("window")
     if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 2):

@@ -95,6 +95,8 @@ class TearSheetProcess:
 def _obstacle(results: BacktestResults) -> str | None:
     if not (results.equity > 0).all():
         return "the account lost everything"
+    if results.market.periods_per_year is None:
+        return f"the number of bars in a year is not known: {results.market.year.reason}"
     return None if len(results.fills) else "the agent never traded"
 
 
@@ -106,7 +108,7 @@ def _content(results: BacktestResults, title: str) -> dict[str, Any]:
         "title": title,
         "times": [str(stamp) for stamp in index[1:]],
         "agent": bar_returns(np.asarray(results.equity, np.float64)).tolist(),
-        "periods_per_year": round(results.market.periods_per_year),
+        "periods_per_year": round(results.market.require_year("the tear sheet")),
         "risk_free_rate": results.backtest_config.risk_free_rate,
     }
     if main is not None and len(main.history) >= len(index) and (main.history["equity"] > 0).all():

@@ -315,7 +315,13 @@ def limits(metrics: Mapping[str, Any], config: EnvConfig, market: MarketData) ->
     """
     costs = config.cost_config
     notes = []
-    if metrics["years"] < 1:
+    if metrics["years"] is None:
+        notes.append(Note(
+            f"No figure is per year: the number of bars in a year is not known ({market.year.reason}). State "
+            "data.periods_per_year to have them.",
+            True,
+        ))  # fmt: skip
+    elif metrics["years"] < 1:
         notes.append(Note(
             f"Short: {metrics['bars']:,} bars are less than a year, so every figure 'per year' is stretched from less.",
             True,

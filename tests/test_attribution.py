@@ -75,6 +75,7 @@ def test_a_split_a_dividend_and_a_delisting_by_hand(dividends: str) -> None:
     data = hand_made(
         [[100.0, 20.0], [50.0, 22.0], [52.0, nan], [51.0, nan]],
         dates=DAYS,
+        gone="B",
         splits=[[1.0, 1.0], [2.0, 1.0], [1.0, 1.0], [1.0, 1.0]],
         dividends=[[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]],
     )

@@ -16,6 +16,7 @@ from tests.proof.mutate import MUTANTS
 ROOT = Path(__file__).parent.parent
 ORDER = {
     "errors": 0,
+    "calendars": 1,
     "loaders": 1,
     "market": 2,
     "config": 2,

@@ -103,7 +103,8 @@ def test_long_frame_becomes_matrices_with_nan_where_there_is_no_bar() -> None:
     np.testing.assert_array_equal(market.mark[:, 1], [np.nan, np.nan, 18.5, 17.5, 17.5, 15.5])
     np.testing.assert_array_equal(np.isnan(market.volume), ~market.has_bar)
     np.testing.assert_array_equal(market.columns["signal"][:, 0], np.arange(6) / 7)
-    assert repr(market) == "MarketData(6 bars x 2 symbols [A, B], 2020-01-01 .. 2020-01-08, source='<frame>')"
+    year = "252 bars in a year (daily bars, weekends left out)"
+    assert repr(market) == f"MarketData(6 bars x 2 symbols [A, B], 2020-01-01 .. 2020-01-08, {year}, source='<frame>')"
 
 
 def test_adjustment_scales_prices_by_adj_close_over_close_and_leaves_volume() -> None:
@@ -379,7 +380,6 @@ def test_fingerprint_depends_on_content_only() -> None:
             ),
             7 * 252.0,
         ),
-        (pd.date_range("2020-01-02 09:30", periods=390, freq="min"), 390 * 252.0),
     ],
 )
 def test_periods_per_year(index: pd.DatetimeIndex, expected: float) -> None:

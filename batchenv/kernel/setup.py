@@ -11,6 +11,7 @@ from batchenv.base import TradingTask
 from batchenv.config import EnvConfig, RewardConfig
 from batchenv.errors import ConfigError, did_you_mean
 from batchenv.kernel import state
+from batchenv.market import MarketData
 from batchenv.parameters import SYMBOL_PARAMETERS, LaneParameters, LaneValues, per_symbol
 from batchenv.rewards import (
     EVALUATION_REWARDS,
@@ -70,7 +71,7 @@ def make_market(task: TradingTask, rules: state.Rules) -> state.Market:
     split = ones if market.splits is None else market.splits
     dividend = zeros if market.dividends is None else market.dividends
     acts = ((split != 1.0) | (dividend > 0.0)).any(axis=1)
-    last_bar = _last_bars(market.has_bar)
+    last_bar = _last_bars(market)
     volume = _padded(np.nan_to_num(_given(market.volume))) if rules.impact or rules.participation else nothing
     return state.Market(
         symbols=n_symbols,
@@ -98,11 +99,12 @@ def _given(prices: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
     return prices
 
 
-def _last_bars(has_bar: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Rule 4.4: the bar after which each symbol is delisted, int64 ``[S]``; T where it is not."""
-    n_bars = len(has_bar)
-    last = n_bars - 1 - has_bar[::-1].argmax(axis=0)
-    return np.where(has_bar.any(axis=0) & (last < n_bars - 1), last, n_bars).astype(np.int64)
+def _last_bars(market: MarketData) -> npt.NDArray[np.int64]:
+    """Rule 4.4: the bar after which each symbol is delisted, int64 ``[S]``; T where it is not delisted in this part."""
+    times = market.timestamps
+    assert market.delisted is not None
+    within = (market.delisted >= times[0]) & (market.delisted < times[-1])
+    return np.where(within, np.searchsorted(times, market.delisted), market.n_bars).astype(np.int64)
 
 
 def make_costs(config: EnvConfig, symbols: tuple[str, ...]) -> state.Costs:

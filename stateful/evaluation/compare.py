@@ -244,6 +244,8 @@ def _tested(run: RunFolder, model: str) -> dict[str, Any]:
             f"{report}: is not the report that the run counts: its account made {made:.4%}, expected "
             f"{look.total_return:.4%}; remove the folder to have the run tested again"
         )
+    if metrics["periods_per_year"] is None:
+        raise RunError(f"{report}: its figures are not per year; state data.periods_per_year and test the run again")
     return {
         "equity": equity,
         "end": pd.Timestamp(run.info["data"]["test"]["last"]),

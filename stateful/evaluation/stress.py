@@ -61,11 +61,12 @@ def stress_test(
 
     Raises:
         ConfigError: ``lanes`` or ``horizon`` is out of range.
-        MarketDataError: The bars are too few for the horizon.
+        MarketDataError: The bars are too few for the horizon, or the number of bars in a year is not known.
         VerificationError: The evaluation tier comes to another equity in one of the lanes checked.
     """
     env, config = testing.env, testing.config
     market, schedule = env.market, env.task.schedule
+    periods = market.require_year("a stress test")
     horizon = _horizon(horizon, schedule.first, market)
     fees, fee_rates = _scale(env.config.cost_config.fee_rate, market.symbols, "fee_rate")
     slippages, slippage_rates = _scale(env.config.cost_config.slippage_rate, market.symbols, "slippage_rate")
@@ -90,7 +91,7 @@ def stress_test(
     began = time.perf_counter()
     played = _play_agent(testing, batch, watched, progress)
     seconds = time.perf_counter() - began
-    figures = played.tally.figures(market.periods_per_year, config.risk_free_rate, horizon)
+    figures = played.tally.figures(periods, config.risk_free_rate, horizon)
     worst = _check(market, rules, given, watched, played)
     table = table.assign(
         start=market.timestamps[table["start_bar"].to_numpy()],
@@ -106,7 +107,7 @@ def stress_test(
         initial_cash=env.config.portfolio_config.initial_cash,
         horizon=horizon,
         fill=env.config.fill,
-        periods_per_year=market.periods_per_year,
+        periods_per_year=periods,
         risk_free_rate=config.risk_free_rate,
         first_date=iso_date(market.timestamps[schedule.first]),
         last_date=iso_date(market.timestamps[-1]),
@@ -129,7 +130,7 @@ def _horizon(horizon: int | None, first: int, market: MarketData) -> int:
             f"the held-out bars from the end of the features' warm-up: {not_enough(MINIMUM_BARS, most)}"
         )
     if horizon is None:
-        return max(min(round(market.periods_per_year), most // 2), MINIMUM_BARS)
+        return max(min(round(market.require_year("a stress test")), most // 2), MINIMUM_BARS)
     if horizon < MINIMUM_BARS:
         raise ConfigError(f"horizon: {not_enough(MINIMUM_BARS, horizon)}: figures of a year made of less mean nothing")
     if horizon > most:
@@ -323,7 +324,7 @@ def _play_buy_and_hold(market: MarketData, rules: EnvConfig, given: dict[str, An
             return np.where((wait == step)[:, None], wanted, np.float32(0))
 
         tally = _play(env, act, horizon, []).tally
-        growth[which] = tally.figures(market.periods_per_year, 0.0, horizon)["cagr"]
+        growth[which] = tally.figures(market.require_year("a stress test"), 0.0, horizon)["cagr"]
     return growth
 
 

@@ -130,7 +130,7 @@ def measure_uncertainty(
     baselines: Mapping[str, FloatArray],
     *,
     config: UncertaintyConfig,
-    periods_per_year: float,
+    periods_per_year: float | None,
     risk_free_rate: float = 0.0,
     trials: Trials | None = None,
 ) -> Uncertainty:
@@ -140,7 +140,7 @@ def measure_uncertainty(
         agent: Equity of each bar, start bar first, in money, float64 ``[bars + 1]``.
         baselines: The same for each baseline. An account with fewer bars than the longest ended early.
         config: Resamples, level and seed.
-        periods_per_year: Bars in a year.
+        periods_per_year: Bars in a year; None where they are not known, and then there are no intervals.
         risk_free_rate: Yearly rate of the Sharpe ratio.
         trials: What else was tried on these bars, where known.
     """
@@ -149,7 +149,8 @@ def measure_uncertainty(
     )
     others = dict(zip(baselines, accounts[1:], strict=True))
     differences = {name: accounts[0].less(account) for name, account in others.items()}
-    record, missing = _record(agent, accounts[0].obstacle, bar_rate(risk_free_rate, periods_per_year))
+    rate = 0.0 if periods_per_year is None else bar_rate(risk_free_rate, periods_per_year)
+    record, missing = _record(agent, accounts[0].obstacle, rate)
     return Uncertainty(
         level=config.level,
         resamples=config.resamples,
@@ -169,7 +170,7 @@ def resample_accounts(
     equities: Sequence[FloatArray],
     *,
     config: UncertaintyConfig,
-    periods_per_year: float,
+    periods_per_year: float | None,
     risk_free_rate: float = 0.0,
 ) -> tuple[list[Account], float | None]:
     """Resample several accounts by the same draws.
@@ -178,13 +179,15 @@ def resample_accounts(
         equities: Equity of each bar, start bar first, in money, float64 ``[bars + 1]``, one array for each account. An
             account with fewer bars than the longest ended early.
         config: Resamples, level and seed.
-        periods_per_year: Bars in a year.
+        periods_per_year: Bars in a year; None where they are not known, and then nothing is resampled.
         risk_free_rate: Yearly rate of the Sharpe ratio.
 
     Returns:
         The accounts in the same order, and the mean length of a block; None where nothing could be resampled.
     """
     bars = max(map(len, equities)) - 1
+    if periods_per_year is None:
+        return [Account(config.level, _NO_YEAR, {}) for _ in equities], None
     obstacles = [_obstacle(equity, bars) for equity in equities]
     usable = [equity for equity, obstacle in zip(equities, obstacles, strict=True) if obstacle is None]
     length = None
@@ -258,6 +261,7 @@ class Account:
 
 _STILL = "needs at least two returns that differ"
 _RARE = "its returns differ on too few bars: some resampled histories have none of them"
+_NO_YEAR = "the number of bars in a year is not known"
 _HUGE = "beyond any number, stretched to a year from so few bars"
 
 

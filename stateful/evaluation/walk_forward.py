@@ -82,6 +82,7 @@ class WalkForward:
         config = config.resolved()
         import_plugins(config.imports)
         market = load_market(config.data)
+        market.require_year("a walk-forward")
         embargo = default_embargo(market.n_bars) if config.data.embargo is None else config.data.embargo
         first_test = market.split(config.data.train_end)[0].n_bars
         walk = cls(
@@ -179,7 +180,7 @@ class WalkForward:
             symbols=self.market.symbols,
             embargo=self.embargo,
             anchored=self.anchored,
-            periods_per_year=self.market.periods_per_year,
+            periods_per_year=self.market.require_year("a walk-forward"),
         )
 
     def _begin(self, bar: int) -> str | None:

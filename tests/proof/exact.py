@@ -62,9 +62,8 @@ class ExactAccount:
         self.splits, self.dividends = table(market.splits), table(market.dividends)
         column = rules.carry_config.funding_column
         self.funding = table(None if column is None else market.columns[column])
-        self.last_bar = [
-            max((t for t, row in enumerate(self.close) if row[s] is not None), default=-1) for s in range(n)
-        ]
+        gone = market.delisted.tolist()  # 4.4; of the whole data, None for a symbol that goes on
+        self.last_bar = [self.time.index(gone[s]) if gone[s] in self.time else None for s in range(n)]
         known = [None] * n  # 1.2
         for row in table(None if market.history is None else market.history.close) or []:
             known = [last if close is None else close for last, close in zip(known, row, strict=True)]

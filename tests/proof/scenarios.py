@@ -59,18 +59,22 @@ def scenario(r: random.Random, *, n_bars: int, n_symbols: int, n_envs: int, step
 
 def make_market(r: random.Random, n_bars: int, n_symbols: int, faults: list[str]) -> MarketData:
     """Draw bars with the given faults."""
-    dates = pd.date_range("2021-01-01", periods=n_bars, freq=r.choice(["B", "h", "7D"]))
-    parts = []
+    later = r.choice([0, 0, 3])  # bars after the part that is played
+    dates = pd.date_range("2021-01-01", periods=n_bars + later, freq=r.choice(["B", "h", "7D"]))
+    parts, stopped = [], []
     for k in range(n_symbols):
-        bars = _bars(r, n_bars, faults)
-        present = _presence(r, n_bars, faults) if k else np.ones(n_bars, bool)
+        bars = _bars(r, len(dates), faults)
+        present = _presence(r, len(dates), faults) if k else np.ones(len(dates), bool)
+        stopped += [] if present[-1] else [f"S{k}"]
         table = pd.DataFrame({"date": dates, "symbol": f"S{k}", **bars})[present].reset_index(drop=True)
         acts = r.random() < 0.3 and "jump" not in faults  # a jump looks like a split that prices do not follow
         parts.append(_with_actions(r, table) if acts else table)
     frame = pd.concat(parts, ignore_index=True).fillna({"dividend": 0.0, "split": 1.0})
     if r.random() < 0.3:
         frame["funding"] = [r.choice([0.0, 0.001, -0.002]) for _ in range(len(frame))]
-    return MarketData.from_frame(frame)
+    gone = r.choice([None, [name for name in stopped if r.random() < 0.8]])
+    market = MarketData.from_frame(frame, delisted=gone)
+    return market.between(end=dates[n_bars]) if later else market
 
 
 def _bars(r: random.Random, n_bars: int, faults: list[str]) -> dict[str, np.ndarray]:

@@ -46,6 +46,7 @@ class Scenario:
         funding: By symbol, the column `funding`.
         forbidden: Symbols that the lane may not trade.
         history: So many of the first bars belong to an earlier part of the market.
+        gone: Symbols that are delisted after their last bar; None lets rule 4.4 decide.
     """
 
     bars: dict[str, list[Any]]
@@ -60,6 +61,7 @@ class Scenario:
     funding: dict[str, list[float]] = field(default_factory=dict)
     forbidden: str = ""
     history: int = 0
+    gone: str | None = None
 
     def market(self) -> MarketData:
         symbols = tuple(self.bars)
@@ -77,6 +79,10 @@ class Scenario:
         start = np.datetime64("2024-01-01")
         dates = np.array(self.dates, "M8[ns]") if self.dates else start + np.arange(n)
         columns = {"funding": np.array([self.funding[s] for s in symbols]).T} if self.funding else {}
+        delisted = np.full(len(symbols), np.datetime64("NaT", "ns"))
+        for s, symbol in enumerate(symbols):
+            if symbol in (self.gone or ""):
+                delisted[s] = dates[max(t for t in range(n) if self.bars[symbol][t] is not None)]
         whole = MarketData(
             symbols,
             dates,
@@ -88,6 +94,7 @@ class Scenario:
             events(self.dividends, 0.0),
             events(self.splits, 1.0),
             columns,
+            delisted=None if self.gone is None else delisted,
         )
         return whole if not self.history else whole.split(str(dates[self.history]))[1]
 
@@ -265,6 +272,21 @@ TEXT: dict[str, Scenario] = {
         [[10, 0], [0, 0], [5, 0]],
         cash(80) | {"execution_config": {"delisting_haircut": 0.3}},
         {(2, "A"): "0", (2, "cash"): "56", (3, "A"): "0"},
+        gone="A",
+    ),
+    "4.4 a weekend is no delisting": Scenario(
+        {"A": [10.0] * 10, "B": [100.0, None, None, *[100.0] * 5, None, None]},
+        [*[[0, 0]] * 7, [0, 5], [0, 0]],
+        cash(1_000) | {"fill": "close", "execution_config": {"delisting_haircut": 0.3}},
+        {(9, "B"): "5", (9, "cash"): "500", (9, "equity"): "1000"},
+        dates=[f"2024-03-{day:02}" for day in range(1, 11)],
+    ),
+    "4.4 nine days without a bar are a delisting": Scenario(
+        {"A": [10.0] * 10, "B": [100.0, *[None] * 9]},
+        [[0, 5], [0, 0]],
+        cash(1_000) | {"fill": "close", "execution_config": {"delisting_haircut": 0.3}},
+        {(1, "B"): "0", (1, "cash"): "850"},
+        dates=[f"2024-03-{day:02}" for day in range(1, 11)],
     ),
     "5.2 the stop wins the tie": Scenario(
         {"A": [100.0, 100.0, (97.0, 106.0, 94.0, 100.0)]},
@@ -458,7 +480,10 @@ BUSY_WEIGHTS = [
 def busy(fill: str, actions: list[Any] | None = None, **rules: Any) -> Scenario:
     """Three symbols, one late, one with a gap and one delisted, under every cost."""
     return Scenario(
-        BUSY, BUSY_TRADES if actions is None else actions, {"cost_config": ALL_FEES, "fill": fill, **cash(700), **rules}
+        BUSY,
+        BUSY_TRADES if actions is None else actions,
+        {"cost_config": ALL_FEES, "fill": fill, **cash(700), **rules},
+        gone="C",
     )
 
 
@@ -684,12 +709,14 @@ CORNERS: dict[str, Scenario] = {
         [[-10, 0], [-5, 0]],
         cash(80) | {"margin_config": MARGIN, "execution_config": {"delisting_haircut": 0.5}},
         {(1, "cash"): "160", (2, "A"): "0", (2, "cash"): "120"},
+        gone="A",
     ),
     "4.4 bought at the last close": Scenario(
         {"A": [8.0, 9.0, None], "B": [1.0] * 3},
         [[0, 0], [4, 0]],
         cash(80) | {"fill": "close"},
         {(2, "A"): "0", (2, "cash"): "80"},
+        gone="A",
     ),
     "5.2 rounding decides nothing": Scenario(
         {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_an_agent_that_never_trades(real):
 
 
 def test_the_shortest_period_of_one_symbol(real):
-    bars = market(0).select(["A"]).between("2020-01-01", "2020-01-03")
+    bars = replace(market(0).select(["A"]).between("2020-01-01", "2020-01-03"), stated_periods=252.0)
     results = backtest(bars, ConstantAgent([1.0]), {})
     assert results.metrics["vectorbt"]["End Value"] == pytest.approx(results.metrics["final_equity"], rel=1e-12)
     assert_same_account(results)

@@ -190,13 +190,14 @@ def test_splits_and_dividends_of_the_first_bar_of_a_symbol_touch_nothing() -> No
 
 # --- 4.4 ----------------------------------------------------------------------------------------------------
 
-GONE = [[10.0, 10.0], [10.0, 8.0], [10.0, NAN], [10.0, NAN]]
+CLOSES = [[10.0, 10.0], [10.0, 8.0], [10.0, NAN], [10.0, NAN]]
+GONE, GONE_WITH_OPENS = hand_made(CLOSES, gone="B"), hand_made(CLOSES, CLOSES, gone="B")
 
 
 @pytest.mark.parametrize("fill", FILLS)
 def test_4_4_example_of_the_text_delisting(fill: str) -> None:
     costs = {**FREE, "fee_minimum": 0.0}
-    env = started(hand_made(GONE, GONE), fill=fill, execution_config={"delisting_haircut": 0.3}, cost_config=costs)
+    env = started(GONE_WITH_OPENS, fill=fill, execution_config={"delisting_haircut": 0.3}, cost_config=costs)
     env.step_orders([0.0, 10.0])
     cash = env.cash
     env.step_orders([0.0, 0.0])
@@ -211,23 +212,21 @@ def test_4_4_example_of_the_text_delisting(fill: str) -> None:
 
 
 def test_4_4_a_short_pays() -> None:
-    env = started(
-        hand_made(GONE), fill="close", execution_config={"delisting_haircut": 0.25}, margin_config={"allow_short": True}
-    )
+    env = started(GONE, fill="close", execution_config={"delisting_haircut": 0.25}, margin_config={"allow_short": True})
     env.step_orders([0.0, -10.0])
     env.step_orders([0.0, 0.0])
     assert (env.holdings[1], env.cash) == (0.0, 1000 + 100 - 60)
 
 
 def test_4_4_a_pending_order_of_a_delisted_symbol_is_dropped() -> None:
-    env = started(hand_made(GONE, GONE))
+    env = started(GONE_WITH_OPENS)
     env.step_orders([0.0, 10.0])
     env.step_orders([0.0, 5.0])
     assert (env.holdings[1], env.cash) == (0.0, 900.0 + 80.0 + 20.0)
 
 
 def test_4_4_a_close_fill_at_the_last_bar_is_exchanged_in_the_same_night() -> None:
-    env = started(hand_made(GONE), fill="close", execution_config={"delisting_haircut": 0.5})
+    env = started(GONE, fill="close", execution_config={"delisting_haircut": 0.5})
     env.step_orders([0.0, 0.0])
     env.step_orders([0.0, 10.0])
     assert env.fills["kind"].tolist() == ["order", "delisting"]

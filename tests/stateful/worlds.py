@@ -23,16 +23,24 @@ FREE: dict[str, Any] = {"fee_rate": 0.0, "slippage_rate": 0.0}
 
 
 def hand_made(
-    closes: list[list[float]], opens: list[list[float]] | None = None, *, dates: Any = None, **fields: Any
+    closes: list[list[float]],
+    opens: list[list[float]] | None = None,
+    *,
+    dates: Any = None,
+    gone: str = "",
+    **fields: Any,
 ) -> MarketData:
-    """Market of symbols A, B, ... with given prices, ``[bars][symbols]``; NaN is no bar."""
+    """Market of symbols A, B, ... with given prices, ``[bars][symbols]``; NaN is no bar; ``gone`` are delisted."""
     close = np.array(closes)
     if dates is None:
         dates = pd.bdate_range("2020-01-01", periods=len(close))
+    symbols, timestamps = "ABCDE"[: close.shape[1]], pd.DatetimeIndex(dates).to_numpy().astype("datetime64[ns]")
+    ends = [timestamps[~np.isnan(close[:, s])][-1] if name in gone else "NaT" for s, name in enumerate(symbols)]
     return MarketData(
-        symbols=tuple("ABCDE"[: close.shape[1]]),
-        timestamps=pd.DatetimeIndex(dates).to_numpy().astype("datetime64[ns]"),
+        symbols=tuple(symbols),
+        timestamps=timestamps,
         close=close,
+        delisted=np.array(ends, "datetime64[ns]"),
         open=None if opens is None else np.array(opens),
         **{name: np.array(values) for name, values in fields.items() if name != "columns"},
         **({"columns": fields["columns"]} if "columns" in fields else {}),
