@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from batchenv.data.bars import BoolArray, FloatArray, format_time, last_known
 from batchenv.episodes import draw
 from batchenv.errors import CausalityError, ConfigError, FeatureError, MarketDataError
 from batchenv.features import FeatureScaler, _evaluate, _Feature, _parse, _Request
-from batchenv.loaders import BoolArray, FloatArray, format_time, last_known
 from batchenv.market import MarketData
 
 __all__ = ["assert_causal"]

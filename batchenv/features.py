@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from batchenv.data.bars import BoolArray, FloatArray, format_time
 from batchenv.errors import FeatureError, did_you_mean
-from batchenv.loaders import BoolArray, FloatArray, format_time
 from batchenv.market import MarketData
 
 __all__ = ["FeatureMatrix", "FeatureScaler", "available_features", "compute_features", "register_feature"]
