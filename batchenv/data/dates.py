@@ -194,6 +194,9 @@ def _of_texts(series: pd.Series[Any], column: str, origin: Origin, stated: str |
         codes, distinct = pd.factorize(series)
     except TypeError as error:
         raise MarketDataError(f"{origin.name}: {column!r} holds objects, not text or dates ({error})") from error
+    plain = _plain_iso(distinct) if stated is None else None
+    if plain is not None:
+        return plain.take(codes) if (codes >= 0).all() else _missing_at(plain, codes)
     text = pd.Series(distinct, dtype=object).astype(str).str.strip().reset_index(drop=True)
     text = text.where(
         text.str.contains(r"\d"), ""
@@ -207,9 +210,26 @@ def _of_texts(series: pd.Series[Any], column: str, origin: Origin, stated: str |
         found = _of_iso(pd.to_datetime(text, format=stated, errors="coerce", utc="%z" in stated.lower()))
     else:
         found = _of_calendar_text(text, series, codes, column, origin)
-    nat = np.datetime64("NaT", "ns")  # code -1 stands for a missing value and reads the NaT at the end
+    return _missing_at(found, codes)
+
+
+def _missing_at(found: Stamps, codes: IntArray) -> Stamps:
+    """Return the times of rows from those of distinct texts; code -1 stands for a missing value."""
+    nat = np.datetime64("NaT", "ns")
     wall, utc = (np.append(times, nat)[codes] for times in (found.wall, found.utc))
     return Stamps(wall, utc, found.zoned, found.zones)
+
+
+def _plain_iso(distinct: Any) -> Stamps | None:
+    """Return the times of text that is ISO 8601 throughout, with one offset or none; None for any other."""
+    text = pd.Series(distinct)
+    if text.isin(["now", "today"]).any():
+        return None
+    try:
+        parsed = pd.to_datetime(text, format="ISO8601")
+    except (ValueError, TypeError):
+        return None
+    return _of_datetimes(parsed) if pd.api.types.is_datetime64_any_dtype(parsed.dtype) else None
 
 
 def _refuse_compact(text: pd.Series[Any], column: str, origin: Origin, stated: str | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,14 @@ from batchenv.data.dates import Stamps, whole_dates
 from batchenv.errors import MarketDataError, did_you_mean
 
 EXCHANGE_ZONES = (
+    "UTC",
     *("America/New_York", "America/Chicago", "America/Mexico_City", "America/Bogota", "America/Santiago"),
     *("America/Sao_Paulo", "America/Argentina/Buenos_Aires", "Europe/London", "Europe/Paris", "Europe/Athens"),
     *("Europe/Istanbul", "Europe/Moscow", "Africa/Johannesburg", "Africa/Cairo", "Asia/Jerusalem", "Asia/Riyadh"),
     *("Asia/Dubai", "Asia/Karachi", "Asia/Kolkata", "Asia/Dhaka", "Asia/Bangkok", "Asia/Shanghai", "Asia/Tokyo"),
     *("Australia/Sydney", "Pacific/Auckland"),
 )
-"""One zone for each clock that stock exchanges keep."""
+"""One zone for each clock that exchanges keep."""
 APART = np.timedelta64(18, "h")
 """Bars of one symbol that are never closer are daily or slower: a day less an early close and a change of the clock."""
 _FEW = 3
@@ -208,49 +210,72 @@ def _own_dates_noted(rows: Rows, dates: TimeArray) -> TimeArray:
 
 def _dates_of_daily_bars(rows: Rows) -> TimeArray:
     """Return the date of each row, where all symbols have daily or slower bars."""
-    dates, known = _own_dates(rows)
+    own = _own_dates(rows)
     stamps = rows.stamps
     stated = rows.options.calendar == "daily"
-    distinct = np.unique(stamps.utc)
-    one_clock = bool((np.diff(distinct) >= APART).all())
-    if not known.all() and one_clock and not stated:
-        return stamps.utc  # all symbols share their time stamps: nothing is to be decided
-    if not known.all():
-        _refuse_unknown_dates(rows, known)
-    if one_clock and not stated and not stamps.zoned and (dates == whole_dates(stamps.wall)).all():
+    one_clock = bool((np.diff(np.unique(stamps.utc)) >= APART).all())
+    if not own.certain.all():
+        if one_clock and not stated:
+            return stamps.utc  # all symbols share their time stamps: nothing is to be decided
+        _refuse_unknown_dates(rows, own.certain)
+    as_shown = not stamps.zoned and not own.midnight.any() and (own.dates == whole_dates(stamps.wall)).all()
+    if one_clock and not stated and as_shown:
         return stamps.wall
-    _refuse_two_on_a_date(rows, dates)
-    return _own_dates_noted(rows, dates)
+    _refuse_two_on_a_date(rows, own.dates)
+    return _own_dates_noted(rows, own.dates)
 
 
-def _own_dates(rows: Rows) -> tuple[TimeArray, BoolArray]:
-    """Return the date of each row, and for each of ``present`` whether the dates are certain."""
+class _OwnDates(NamedTuple):
+    """Dates of daily bars.
+
+    Attributes:
+        dates: The date of each row, datetime64[ns] [rows].
+        certain: Whether they are certain; bool, one for each symbol that has rows.
+        midnight: Whether the stamps are midnight of an exchange's clock that shows these dates; as ``certain``.
+    """
+
+    dates: TimeArray
+    certain: BoolArray
+    midnight: BoolArray
+
+
+def _own_dates(rows: Rows) -> _OwnDates:
     wall, utc = rows.stamps.wall, rows.stamps.utc
     dates = whole_dates(wall)
-    certain = rows.all_of(_at_midnight(wall))
+    midnight = rows.all_of(_at_midnight(wall))
+    certain = midnight.copy()
     if rows.options.zone is not None:
         names = rows.symbols if isinstance(rows.options.zone, str) else tuple(rows.options.zone)
         certain |= np.isin(rows.present, [rows.symbols.index(name) for name in names])
     if certain.all():
-        return dates, certain
-    distinct, place = np.unique(utc, return_inverse=True)
-    readings = [dates]
-    fits = [np.ones(len(rows.present), np.bool_)]
-    for zone in EXCHANGE_ZONES:
-        there = _shown_in(distinct, zone)
-        midnight = rows.all_of(_at_midnight(there)[place])
-        if (midnight & ~certain).any():
-            readings.append(whole_dates(there)[place])
-            fits.append(midnight)
+        return _OwnDates(dates, certain, midnight)
+    readings, fits = _readings(rows, dates)
+    somewhere = np.logical_or.reduce([midnight, *fits[1:]])
     # with a stated calendar, the date that an unzoned stamp itself shows is taken at its word
     literal = rows.options.calendar == "daily" and not rows.stamps.zoned
     for at in np.flatnonzero(~certain).tolist():
         own = slice(int(rows.first[at]), int(rows.first[at] + rows.count[at]))
         options = [reading[own] for reading, fit in zip(readings, fits, strict=True) if fit[at]]
         found = _the_one_reading(options, literal)
+        if found is None and somewhere.all() and _at_midnight(utc[own]).all():
+            found = whole_dates(utc[own])  # a coin whose day begins at midnight UTC, as the others' do at theirs
         certain[at] = found is not None
         dates[own] = options[0] if found is None else found
-    return dates, certain
+        midnight[at] = any((dates[own] == other).all() for other in options[1:])
+    return _OwnDates(dates, certain, midnight)
+
+
+def _readings(rows: Rows, dates: TimeArray) -> tuple[list[TimeArray], list[BoolArray]]:
+    """Return the dates that stamps may mean, and for which symbols: as shown, then by midnights of exchanges' zones."""
+    distinct, place = np.unique(rows.stamps.utc, return_inverse=True)
+    readings, fits = [dates.copy()], [np.ones(len(rows.present), np.bool_)]
+    for zone in EXCHANGE_ZONES:
+        there = _shown_in(distinct, zone)
+        midnight = rows.all_of(_at_midnight(there)[place])
+        if midnight.any():
+            readings.append(whole_dates(there)[place])
+            fits.append(midnight)
+    return readings, fits
 
 
 def _the_one_reading(readings: list[TimeArray], literal: bool) -> TimeArray | None:
@@ -261,6 +286,8 @@ def _the_one_reading(readings: list[TimeArray], literal: bool) -> TimeArray | No
         literal: Take the first where it makes sense.
     """
     once = [dates for dates in readings if len(np.unique(dates)) == len(dates)]
+    if not once:
+        return readings[0]  # refused by the caller, which names the bars
     weekdays = [dates for dates in once if _weekend_share(dates) <= _WEEKEND]
     sensible = weekdays or once
     if literal and any(dates is readings[0] for dates in sensible):
