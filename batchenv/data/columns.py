@@ -15,7 +15,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "open": ("open",),
     "high": ("high",),
     "low": ("low",),
-    "close": ("close",),
+    "close": ("close", "close/last"),
     "volume": ("volume",),
     "adj_close": ("adj_close", "adjclose", "adjusted_close"),
     "dividends": ("dividends", "dividend"),

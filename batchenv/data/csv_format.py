@@ -89,6 +89,11 @@ def csv_format(path: Path, origin: Origin, options: DataOptions) -> CsvFormat:
         raise MarketDataError(f"{path}: cannot be read as a CSV file (it is empty)")
     separator = options.separator or separator or _separator(lines[skip:])
     rows = list(csv.reader(lines[skip:], delimiter=separator))
+    if max(map(len, rows)) == 1 and options.header is None:
+        raise MarketDataError(
+            f"{path}: cannot be read as a CSV file: no comma, semicolon, tab or bar parts its lines (the first holds "
+            f"{lines[skip][:40]!r}); state separator="
+        )
     blank = next(i for i, row in enumerate(rows) if any(cell.strip() for cell in row))
     skip, rows = skip + blank, rows[blank:]
     header, n_rows = _header(rows, path, origin, options)

@@ -142,7 +142,7 @@ def _of_numbers(series: pd.Series[Any], column: str, origin: Origin, stated: str
     if stated is None and not known.all():
         first = series.iloc[int(np.argmax(~known))]
         raise MarketDataError(
-            f"{origin.name}: dates in {column!r} are numbers (such as {first!r}) that are neither dates such as "
+            f"{origin.name}: dates in {column!r} are numbers (such as {first}) that are neither dates such as "
             "20240131 nor seconds, milliseconds, microseconds or nanoseconds since 1970; expected dates or ISO 8601 "
             "text (state dates= with a unit, 's', 'ms', 'us' or 'ns', or a format, or convert with pandas.to_datetime)"
         )
@@ -201,7 +201,7 @@ def _of_texts(series: pd.Series[Any], column: str, origin: Origin, stated: str |
     text = text.where(
         text.str.contains(r"\d"), ""
     )  # "now" and "today" parse too, and would make data depend on the day
-    digits = text.str.fullmatch(r"[+-]?\d+(\.\d*)?") & ~text.str.fullmatch(r"\d{4}|\d{8}")
+    digits = text.str.fullmatch(r"[+-]?\d+(\.\d*)?") & ~text.str.fullmatch(r"\d{4}|\d{8}|\d{14}")
     if len(text) and digits.all() and (stated is None or stated in EPOCH_UNITS):
         _refuse_compact(text, column, origin, stated)
         numbers = pd.to_numeric(text)

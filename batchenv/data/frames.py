@@ -188,8 +188,10 @@ def _of_one_symbol(frame: pd.DataFrame, symbol: str, origin: Origin, options: Da
         columns = {("close" if name != known["date"] else name): column for name, column in columns.items()}
     if "symbol" in known:
         names = sorted({str(name).strip() for name in columns.pop(known["symbol"])})
-        if names != [symbol] and len(names) > 1:
+        if len(names) > 1:
             raise MarketDataError(f"{origin.name}: the frame holds several symbols ({listing(names)}); expected one")
+        if names != [symbol]:
+            raise MarketDataError(f"{origin.name}: the frame holds {names[0]!r}; expected {symbol!r}, its key")
     return columns
 
 
