@@ -21,9 +21,9 @@ from batchenv.errors import MarketDataError
 ERROR_RATE = 1e-3
 """Most of the tables of one kind that the evidence of prices takes for the other kind."""
 _CERTAIN = -np.log(ERROR_RATE)
-_FALL = 0.75
-"""How far prices fall on an ex date, in dividends: taxes and the day's own move take some of it (Elton and Gruber,
-"Marginal stockholder tax rates and the clientele effect", Review of Economics and Statistics 52(1), 1970)."""
+_FALL = 0.6
+"""Least part of a dividend by which prices as traded fall on average on ex dates: taxes take some of it (Elton and
+Gruber, "Marginal Stockholder Tax Rates and the Clientele Effect", Review of Economics and Statistics 52(1), 1970)."""
 _DEGREES = 3.0
 """Degrees of freedom of Student's t distribution, for daily returns: heavy tails bound what one bar can prove."""
 _QUARTILE = 0.7649
