@@ -111,7 +111,7 @@ class _Actions:
         """Check that the actions of a table are possible, and leave out those that say "none" throughout."""
         close = table.fields["close"]
         given = {name: table.fields[name] for name in NO_ACTION if name in table.fields}
-        clean = clean_actions(given, close, _close_before(close), table.where)
+        clean = clean_actions(given, close, _close_before(close), table.where) if given else {}
         some = {name: values for name, values in clean.items() if (values != NO_ACTION[name]).any()}
         yahoo = table.signature >= _YAHOO and "adj_close" not in table.fields
         return cls(table, some.get("dividends"), some.get("splits"), options.adjusted, yahoo, origin)

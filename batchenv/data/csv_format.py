@@ -165,11 +165,13 @@ def _is_alone(line: str, below: str, options: DataOptions) -> bool:
 
 def _separator(lines: list[str]) -> str:
     """Return the one mark that parts every line into the same number of values; else that of the header."""
+    lines = [line for line in lines if line.strip()]
     fits = []
     for mark in _SEPARATORS:
-        counts = {len(row) for row in csv.reader([line for line in lines if line.strip()], delimiter=mark)}
-        if len(counts) == 1 and counts != {1}:
-            fits.append(mark)
+        if all(mark in line for line in lines):
+            counts = {len(row) for row in csv.reader(lines, delimiter=mark)}
+            if len(counts) == 1 and counts != {1}:
+                fits.append(mark)
     in_header = [mark for mark in _SEPARATORS if mark in lines[0]]
     if len(fits) == 1:
         return fits[0]

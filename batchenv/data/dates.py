@@ -335,15 +335,22 @@ def with_time_of_day(dates: pd.Series[Any], times: pd.Series[Any], origin: Origi
     Raises:
         MarketDataError: The times are numbers that may be hours and minutes or hours, minutes and seconds.
     """
-    text = dates.astype(object).map(_date_text)
-    if text.str.contains(":", na=False).any() or times.isna().any():
+    if times.isna().any() or times.dtype.kind == "M":
         return None
+    day_of, days = pd.factorize(dates)
+    time_of, distinct = pd.factorize(times)
+    day = pd.Series(days, dtype=object).map(_date_text)
+    clock = _clock_text(pd.Series(distinct), origin)
+    if clock is None or day.str.contains(":", na=False).any() or (day_of < 0).any():
+        return None
+    return (day + " ").take(day_of).reset_index(drop=True) + clock.take(time_of).reset_index(drop=True)
+
+
+def _clock_text(times: pd.Series[Any], origin: Origin) -> pd.Series[Any] | None:
+    """Return distinct times of day as ``09:30:00``; None where they are none."""
     if times.dtype.kind == "m":
-        clock = (pd.Timestamp(0) + times).dt.strftime("%H:%M:%S.%f")
-    elif times.dtype.kind == "M":
-        return None
-    else:
-        clock = times.astype(object).map(str).str.strip()
+        return (pd.Timestamp(0) + times).dt.strftime("%H:%M:%S.%f").astype(object)
+    clock = times.astype(object).map(str).str.strip()
     if pd.api.types.is_integer_dtype(times.dtype):
         if 0 < int(times.max()) <= 2359:
             raise MarketDataError(
@@ -357,7 +364,7 @@ def with_time_of_day(dates: pd.Series[Any], times: pd.Series[Any], origin: Origi
         clock = clock.str.replace(r"(\d{2})(\d{2})", r"\1:\2", regex=True)
     if not clock.str.fullmatch(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}:?\d{2})?").all():
         return None
-    return text + " " + clock.str.replace(r"^(\d):", r"0\1:", regex=True)
+    return clock.str.replace(r"^(\d):", r"0\1:", regex=True)
 
 
 def _date_text(value: Any) -> str:

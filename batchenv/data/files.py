@@ -101,11 +101,11 @@ def _read_csv(path: Path, name: str, options: DataOptions) -> tuple[pd.DataFrame
                 f"{path}: column {repeated!r} appears more than once; expected each once, or a header of two rows with "
                 "fields and symbols"
             )
-    texts = _text_columns(names, len(form.header), name)
+    texts, symbol = _text_columns(names, len(form.header), name)
     everything = form.decimal_commas or options.decimal == "," or options.thousands == "."
-    frame = _parse(path, form, options, set(range(len(names))) if everything else texts)
+    frame = _parse(path, form, options, set(range(len(names))) if everything else texts, symbol)
     if not everything and _writes_numbers_as_text(frame, texts):
-        frame = _parse(path, form, options, set(range(len(names))))
+        frame = _parse(path, form, options, set(range(len(names))), symbol)
     if len(form.header) == 1:
         frame.columns = pd.Index(list(form.header[0]))
         return frame, origin
@@ -120,23 +120,25 @@ def _level_names(form: CsvFormat) -> list[str | None]:
     return [row[0] or None for row in form.header]
 
 
-def _text_columns(names: list[str], levels: int, source: str) -> set[int]:
-    """Return which columns stay text: dates, times of day and symbols."""
+def _text_columns(names: list[str], levels: int, source: str) -> tuple[set[int], bool]:
+    """Return which columns stay text, dates, times of day and symbols, and whether there are symbols among them."""
     if levels > 1:
-        return {0}
+        return {0}, False
     known = resolve_columns(names, source)
-    texts = {known[field] for field in ("date", "symbol") if field in known and (field == "date" or "close" in known)}
+    symbol = "symbol" in known and "close" in known
+    texts = {known[field] for field in ("date", "symbol") if field in known and (field == "date" or symbol)}
     if "date" in known:
         texts |= {name for name in names if fold(name) == "time"}
     else:
         texts.add(names[0])
-    return {i for i, name in enumerate(names) if name in texts}
+    return {i for i, name in enumerate(names) if name in texts}, symbol
 
 
-def _parse(path: Path, form: CsvFormat, options: DataOptions, texts: set[int]) -> pd.DataFrame:
+def _parse(path: Path, form: CsvFormat, options: DataOptions, texts: set[int], symbol: bool) -> pd.DataFrame:
     width = len(form.header[0])
     none = [*MISSING_TEXTS, *(options.missing or ())]
-    none_texts: Any = {i: none for i in range(width) if i not in texts}
+    # a symbol may be called NA; one list for all columns is quicker where there is no such column
+    none_texts: Any = {i: none for i in range(width) if i not in texts} if symbol or len(texts) == width else none
     plain = path.suffix not in (".gz", ".bz2", ".xz", ".zip", ".zst", ".lz4")
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header is cut off
@@ -162,8 +164,8 @@ def _parse(path: Path, form: CsvFormat, options: DataOptions, texts: set[int]) -
 
 def _writes_numbers_as_text(frame: pd.DataFrame, texts: set[int]) -> bool:
     """Return whether a column that is text holds numbers with commas: then all of the table is read by that format."""
-    for i in range(frame.shape[1]):
-        if i not in texts and not is_number(frame.dtypes.iloc[i]):
+    for i, dtype in enumerate(frame.dtypes):
+        if i not in texts and not is_number(dtype):
             column = frame.iloc[:, i].dropna().astype(str)
             if column.str.fullmatch(r"\s*[-+$]?[\d.]*\d,[\d.,]*\d\s*").any():
                 return True

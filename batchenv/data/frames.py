@@ -87,8 +87,9 @@ def flat_columns(frame: pd.DataFrame, origin: Origin, options: DataOptions) -> C
     if "date" not in known and "date" not in front and blank[0] and not is_number(frame.dtypes.iloc[0]):
         names[0], blank[0] = "date", False  # a nameless index, as to_csv writes it
     # other nameless columns are the row count that to_csv writes, or empty ones at the end of each line
-    columns = front | {name: frame.iloc[:, i] for i, name in enumerate(names) if not blank[i]}
-    return {name: column.reset_index(drop=True) for name, column in _one_date_column(columns, origin).items()}
+    own = zip(names, blank, frame.reset_index(drop=True).items(), strict=True)
+    columns = front | {name: column for name, empty, (_, column) in own if not empty}
+    return _one_date_column(columns, origin)
 
 
 def _of_index(frame: pd.DataFrame, names: list[str], known: Mapping[str, str]) -> Columns:
@@ -109,7 +110,7 @@ def _of_index(frame: pd.DataFrame, names: list[str], known: Mapping[str, str]) -
             column = None  # a ticker called TIME
         if role is not None and column is None and role not in front:
             values = index.to_timestamp() if isinstance(index, pd.PeriodIndex) else index
-            front[role if role not in names else f"index {role}"] = pd.Series(values, copy=False)
+            front[role if role not in names else f"index {role}"] = pd.Series(values, copy=False).reset_index(drop=True)
     return front
 
 
@@ -119,9 +120,7 @@ def _one_date_column(columns: Columns, origin: Origin) -> Columns:
     day, clock = by_fold.get("date"), by_fold.get("time")
     if day is None or clock is None:
         return columns
-    joined = with_time_of_day(
-        columns[day].reset_index(drop=True), columns[clock].reset_index(drop=True), Origin(origin.name)
-    )
+    joined = with_time_of_day(columns[day], columns[clock], origin)
     if joined is None:
         return columns
     return {name: joined if name == day else column for name, column in columns.items() if name != clock}

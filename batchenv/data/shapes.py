@@ -342,20 +342,22 @@ class _Grid:
         kept = self._symbols_with_closes(fields["close"])
         symbols = tuple(self.symbols[s] for s in kept.tolist())
         # column by column, as a table of closes has them; a bar is where the symbol has a price
-        fields = {name: values[np.ix_(order, kept)] for name, values in fields.items()}
-        extras = {name: values[np.ix_(order, kept)] for name, values in extras.items()}
-        ordered = self.stamps.take(order)
+        ordered = self.stamps
+        if len(kept) < len(self.symbols) or (np.diff(order) < 0).any():
+            fields = {name: values[np.ix_(order, kept)] for name, values in fields.items()}
+            extras = {name: values[np.ix_(order, kept)] for name, values in extras.items()}
+            ordered = self.stamps.take(order)
         timestamps, source = self._bars_of(ordered, ~no_price(fields), symbols)
-        found = source >= 0
-        columns = np.broadcast_to(np.arange(len(symbols)), source.shape)
 
         def placed(values: FloatArray) -> FloatArray:
-            return np.where(found, values[source, columns], np.nan)
+            if source is None:
+                return values
+            return np.where(source >= 0, np.take_along_axis(values, source, axis=0), np.nan)
 
         def where(position: tuple[int, ...]) -> str:
             bar, s = position
-            row = int(order[source[bar, s]])
-            return self.origin.cell(row, symbols[s], timestamps[bar])
+            row = bar if source is None else source[bar, s]
+            return self.origin.cell(int(order[row]), symbols[s], timestamps[bar])
 
         return Matrices(
             symbols,
@@ -366,7 +368,9 @@ class _Grid:
             signature,
         )
 
-    def _bars_of(self, stamps: Stamps, priced: BoolArray, symbols: tuple[str, ...]) -> tuple[TimeArray, IntArray]:
+    def _bars_of(
+        self, stamps: Stamps, priced: BoolArray, symbols: tuple[str, ...]
+    ) -> tuple[TimeArray, IntArray | None]:
         """Return the bars of the market, and the row of the table that each bar of a symbol comes from.
 
         Args:
@@ -375,7 +379,8 @@ class _Grid:
             symbols: Names of the columns.
 
         Returns:
-            datetime64[ns] [bars], strictly increasing, and int [bars, symbols]: -1 where nothing is known.
+            datetime64[ns] [bars], strictly increasing, and int [bars, symbols]: -1 where nothing is known. None in its
+            place where each row is a bar.
         """
         shape = priced.shape
         if priced.all():  # all symbols have all bars, so one of them tells
@@ -384,9 +389,9 @@ class _Grid:
             s_of, row_of = np.nonzero(priced.T)
         times = bar_times(Rows(stamps.take(row_of), s_of, symbols, self.origin, self.options))
         if (times == stamps.utc[row_of]).all():  # every row is a bar, those without any price too
-            return stamps.utc, np.broadcast_to(np.arange(shape[0])[:, None], shape)
+            return stamps.utc, None
         if priced.all():
-            return times, np.broadcast_to(np.arange(shape[0])[:, None], shape)
+            return times, None
         timestamps, bar_of = np.unique(times, return_inverse=True)
         source = np.full((len(timestamps), shape[1]), -1, dtype=np.intp)
         # what stands beside no price, the level of an index for example, goes where the prices of its row went
