@@ -62,7 +62,9 @@ WAYS: dict[str, Callable[[dict[str, pd.DataFrame]], Any]] = {
     "dict of frames with a date column": lambda f: {s: frame.reset_index() for s, frame in f.items()},
     "objects of several zones in the index": stacked,
     "objects of several zones in a column": lambda f: stacked(f).reset_index(),
-    "python datetimes": lambda f: stacked(f).reset_index().assign(Date=lambda d: [t.to_pydatetime() for t in d["Date"]]),
+    "python datetimes": lambda f: stacked(f).reset_index().assign(
+        Date=lambda d: [t.to_pydatetime() for t in d["Date"]]
+    ),
     "keys of concat": pd.concat,
     "named keys of concat": lambda f: pd.concat(f, names=["symbol"]),
     "text with offsets": lambda f: csv_of(stacked(f)),
@@ -216,17 +218,15 @@ def test_a_symbol_that_seldom_trades_is_no_daily_bar() -> None:
     rng = np.random.default_rng(0)
     minutes = pd.DatetimeIndex([d + pd.Timedelta(minutes=570 + k) for d in DATES for k in range(0, 390, 10)])
     seldom = pd.DatetimeIndex([d + pd.Timedelta(minutes=570 + int(rng.integers(390))) for d in DATES[::2]])
-    frame = pd.concat(
-        [pd.DataFrame({"date": minutes, "symbol": "BUSY", "close": 1.0}), pd.DataFrame({"date": seldom, "symbol": "RARE", "close": 1.0})]
-    )  # fmt: skip
+    busy = pd.DataFrame({"date": minutes, "symbol": "BUSY", "close": 1.0})
+    frame = pd.concat([busy, pd.DataFrame({"date": seldom, "symbol": "RARE", "close": 1.0})])
     assert set(MarketData.from_frame(frame).timestamps) == set(minutes) | set(seldom)
 
 
 def test_weekly_bars_dated_monday_beside_daily_bars_would_be_known_too_early() -> None:
     days = pd.bdate_range("2024-01-01", periods=100)
-    frame = pd.concat(
-        [pd.DataFrame({"date": days, "symbol": "D", "close": 1.0}), pd.DataFrame({"date": days[::5], "symbol": "W", "close": 1.0})]
-    )  # fmt: skip
+    daily = pd.DataFrame({"date": days, "symbol": "D", "close": 1.0})
+    frame = pd.concat([daily, pd.DataFrame({"date": days[::5], "symbol": "W", "close": 1.0})])
     with pytest.raises(
         MarketDataError, match=r"'W' has weekly or monthly bars .* 'D' has daily bars.*calendar='daily'"
     ):
@@ -319,7 +319,7 @@ def test_a_date_of_any_zone_splits_daily_bars_at_that_date() -> None:
 def test_options_are_checked_and_are_keys_of_a_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"calender: unknown key \(did you mean 'calendar'\?\)"):
         MarketData.from_frame(histories(), calender="daily")  # type: ignore[call-arg]
-    with pytest.raises(ConfigError, match="calendar: .*'daily' or 'intraday'"):
+    with pytest.raises(ConfigError, match=r"calendar: .*'daily' or 'intraday'"):
         MarketData.from_frame(histories(), calendar="weekly")  # type: ignore[arg-type]
     stacked(histories()).to_csv(tmp_path / "bars.csv")
     data = {"source": str(tmp_path / "bars.csv"), "train_end": "2024-03-20", "calendar": "intraday"}

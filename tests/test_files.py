@@ -7,7 +7,9 @@ import gzip
 import io
 import lzma
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,9 +39,9 @@ class File(NamedTuple):
     """
 
     text: str | bytes
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
     refused: str | None = None
-    closes: dict[str, list[float]] | None = {"ASSET": CLOSE}
+    closes: Mapping[str, list[float]] | None = MappingProxyType({"ASSET": CLOSE})
     volume: list[float] | None = None
     times: list[str] = DAYS
     note: str | None = None
@@ -65,10 +67,13 @@ def kline(scale: int = 1000, day: int = 0) -> str:
 
 
 YFINANCE = pd.concat(
-    {"Close": pd.DataFrame({"AAA": CLOSE, "BBB": [9.0, 9.5, 9.25]}), "Volume": pd.DataFrame({"AAA": [7, 8, 9], "BBB": [1, 2, 3]})},
+    {
+        "Close": pd.DataFrame({"AAA": CLOSE, "BBB": [9.0, 9.5, 9.25]}),
+        "Volume": pd.DataFrame({"AAA": [7, 8, 9], "BBB": [1, 2, 3]}),
+    },
     axis=1,
     names=["Price", "Ticker"],
-).set_axis(pd.DatetimeIndex(DAYS, name="Date"))  # fmt: skip
+).set_axis(pd.DatetimeIndex(DAYS, name="Date"))
 FAILED = YFINANCE.astype(float)
 FAILED.loc[:, (slice(None), "BBB")] = np.nan
 ONE = YFINANCE.loc[:, (slice(None), ["AAA"])]
@@ -77,7 +82,9 @@ TWO = {"AAA": CLOSE, "BBB": [9.0, 9.5, 9.25]}
 FILES: dict[str, File] = {
     "plain": File(lines("date,close,volume", *rows("{d},{c},7"))),
     # --- yfinance ---
-    "yfinance of several tickers": File(YFINANCE.to_csv(), closes=TWO, volume=[7, 8, 9], note="the header takes 3 rows"),
+    "yfinance of several tickers": File(
+        YFINANCE.to_csv(), closes=TWO, volume=[7, 8, 9], note="the header takes 3 rows"
+    ),
     "yfinance of one ticker": File(ONE.to_csv(), closes={"AAA": CLOSE}, volume=[7, 8, 9]),
     "yfinance grouped by ticker": File(YFINANCE.swaplevel(axis=1).sort_index(axis=1).to_csv(), closes=TWO),
     "yfinance without the name of the index": File(YFINANCE.rename_axis(index=None).to_csv(), closes=TWO),
@@ -105,7 +112,10 @@ FILES: dict[str, File] = {
         note="rows were newest first",
     ),
     "newest first, long": File(
-        lines("date,symbol,close", *(f"{d},{s},{c}" for d, c in reversed(list(zip(DAYS, CLOSE, strict=True))) for s in "BA")),
+        lines(
+            "date,symbol,close",
+            *(f"{d},{s},{c}" for d, c in reversed(list(zip(DAYS, CLOSE, strict=True))) for s in "BA"),
+        ),
         closes={"A": CLOSE, "B": CLOSE},
         note="rows were newest first",
     ),
@@ -124,10 +134,15 @@ FILES: dict[str, File] = {
             note=f"{name} since 1970, by their magnitude",
         )
         for unit, scale, name in (
-            ("s", 1, "seconds"), ("ms", 10**3, "milliseconds"), ("us", 10**6, "microseconds"), ("ns", 10**9, "nanoseconds")
+            ("s", 1, "seconds"),
+            ("ms", 10**3, "milliseconds"),
+            ("us", 10**6, "microseconds"),
+            ("ns", 10**9, "nanoseconds"),
         )
     },
-    "epoch as stated": File(lines("timestamp,close", *(f"{t},{c}" for t, c in zip(epochs(1), CLOSE, strict=True))), options={"dates": "s"}),
+    "epoch as stated": File(
+        lines("timestamp,close", *(f"{t},{c}" for t, c in zip(epochs(1), CLOSE, strict=True))), options={"dates": "s"}
+    ),
     "epoch of the 1960s": File(
         lines("timestamp,close", "-86400,100.5", "0,101.25", "86400,99.75"),
         refused=r"dates in 'timestamp' are numbers \(such as -86400\).*state dates= with a unit",
@@ -137,12 +152,18 @@ FILES: dict[str, File] = {
     "epoch seconds with fractions": File(
         lines("timestamp,close", *(f"{t}.0,{c}" for t, c in zip(epochs(1), CLOSE, strict=True)))
     ),
-    "compact dates": File(lines("date,close", *(f"{d.replace('-', '')},{c}" for d, c in zip(DAYS, CLOSE, strict=True)))),
+    "compact dates": File(
+        lines("date,close", *(f"{d.replace('-', '')},{c}" for d, c in zip(DAYS, CLOSE, strict=True)))
+    ),
     "ISO with T and Z": File(lines("date,close", *rows("{d}T00:00:00Z,{c}"))),
     "ISO and UTC in letters": File(lines("date,close", *rows("{d} 00:00:00 UTC,{c}"))),
-    "year first with slashes": File(lines("date,close", *(f"{d.replace('-', '/')},{c}" for d, c in zip(DAYS, CLOSE, strict=True)))),
+    "year first with slashes": File(
+        lines("date,close", *(f"{d.replace('-', '/')},{c}" for d, c in zip(DAYS, CLOSE, strict=True)))
+    ),
     "month by name": File(lines("date,close", "02-Jan-2024,100.5", "03-Jan-2024,101.25", "04-Jan-2024,99.75")),
-    "month by name, American": File(lines("date,close", '"Jan 2, 2024",100.5', '"Jan 3, 2024",101.25', '"Jan 4, 2024",99.75')),
+    "month by name, American": File(
+        lines("date,close", '"Jan 2, 2024",100.5', '"Jan 3, 2024",101.25', '"Jan 4, 2024",99.75')
+    ),
     "day and month either way": File(
         lines("date,close", "02/01/2024,100.5", "03/01/2024,101.25", "04/01/2024,99.75"),
         refused=r"line 2: 'date' is '02/01/2024', which is one day to some readers.*dates='%d/%m/%Y'",
@@ -209,7 +230,9 @@ FILES: dict[str, File] = {
         times=["2024-01-02 09:00", "2024-01-02 10:00", "2024-01-02 11:00"],
     ),
     # --- klines ---
-    "kline, milliseconds": File(lines(*(kline(1000, i) for i in range(3))), volume=[12.5] * 3, note="twelve columns of a kline"),
+    "kline, milliseconds": File(
+        lines(*(kline(1000, i) for i in range(3))), volume=[12.5] * 3, note="twelve columns of a kline"
+    ),
     "kline, microseconds": File(lines(*(kline(10**6, i) for i in range(3)))),
     "kline, milliseconds then microseconds": File(
         lines(kline(1000, 0), kline(10**6, 1), kline(10**6, 2)), note="microseconds since 1970"
@@ -243,7 +266,9 @@ FILES: dict[str, File] = {
         options={"decimal": ","},
     ),
     "thousands and points": File(
-        lines("date,close,volume", '2024-01-02,100.5,"1,234"', '2024-01-03,101.25,"1,234,567"', '2024-01-04,99.75,"999"'),
+        lines(
+            "date,close,volume", '2024-01-02,100.5,"1,234"', '2024-01-03,101.25,"1,234,567"', '2024-01-04,99.75,"999"'
+        ),
         volume=[1234, 1234567, 999],
     ),
     "thousands alone": File(
@@ -264,13 +289,16 @@ FILES: dict[str, File] = {
         lines("date,close,volume", "2024-01-02,100.5,1'234'567", "2024-01-03,101.25,1'234", "2024-01-04,99.75,7"),
         volume=[1234567, 1234, 7],
     ),
-    "dollars": File(lines("Date,Last,Volume", "2024-01-02,$100.50,7", "2024-01-03,$101.25,8", "2024-01-04,$99.75,9"),
+    "dollars": File(
+        lines("Date,Last,Volume", "2024-01-02,$100.50,7", "2024-01-03,$101.25,8", "2024-01-04,$99.75,9"),
         refused=r"no 'close' column; found \['Date', 'Last', 'Volume'\].*columns=\{'their name': 'close'\}",
         options={"columns": {"Last": "close"}},
         volume=[7, 8, 9],
     ),
     "Nasdaq": File(
-        lines("Date,Close/Last,Volume,Open,High,Low", "01/16/2024,$100.50,7,$1,$101,$1", "01/12/2024,$101.25,8,$1,$102,$1"),
+        lines(
+            "Date,Close/Last,Volume,Open,High,Low", "01/16/2024,$100.50,7,$1,$101,$1", "01/12/2024,$101.25,8,$1,$102,$1"
+        ),
         closes={"ASSET": [101.25, 100.5]},
         volume=[8, 7],
         times=["2024-01-12", "2024-01-16"],
@@ -301,7 +329,8 @@ FILES: dict[str, File] = {
     },
     "null rows, as Yahoo wrote holidays": File(
         lines(
-            "Date,Open,High,Low,Close,Adj Close,Volume", "2024-01-01,null,null,null,null,null,null",
+            "Date,Open,High,Low,Close,Adj Close,Volume",
+            "2024-01-01,null,null,null,null,null,null",
             *rows("{d},100,102,98,{c},{c},7"),
         ),
         note="1 rows without any price are no bars (the first: ",
@@ -322,7 +351,14 @@ FILES: dict[str, File] = {
     ),
     # --- separators, encodings, lines above the table ---
     **{
-        f"separated by {mark!r}": File(lines(*(row.replace(",", mark) for row in ("date,open,close", "2024-01-02,1,100.5", "2024-01-03,1,101.25", "2024-01-04,1,99.75"))))
+        f"separated by {mark!r}": File(
+            lines(
+                *(
+                    row.replace(",", mark)
+                    for row in ("date,open,close", "2024-01-02,1,100.5", "2024-01-03,1,101.25", "2024-01-04,1,99.75")
+                )
+            )
+        )
         for mark in (";", "\t", "|")
     },
     "another separator": File(
@@ -339,7 +375,9 @@ FILES: dict[str, File] = {
         options={"encoding": "utf-16-le"},
     ),
     "cp1252": File(
-        "date,symbol,close\n2024-01-02,Société,100.5\n2024-01-03,Société,101.25\n2024-01-04,Société,99.75\n".encode("cp1252"),
+        "date,symbol,close\n2024-01-02,Société,100.5\n2024-01-03,Société,101.25\n2024-01-04,Société,99.75\n".encode(
+            "cp1252"
+        ),
         refused="byte 33 is not utf-8.*encoding=.*cp1252",
         options={"encoding": "cp1252"},
         closes={"Société": CLOSE},
@@ -351,14 +389,25 @@ FILES: dict[str, File] = {
         closes={"A": CLOSE},
         note="line 1 stands above the table and is left out: 'https://www.vendor.example'",
     ),
-    "empty lines": File(lines("", "date,close", "2024-01-02,100.5", "", "2024-01-03,101.25", "2024-01-04,99.75", "", ",", ",")),
+    "empty lines": File(
+        lines("", "date,close", "2024-01-02,100.5", "", "2024-01-03,101.25", "2024-01-04,99.75", "", ",", ",")
+    ),
     "empty columns": File(lines("date,close,,", *rows("{d},{c},,"))),
     "a comma at the end of each row": File(lines("date,close", *rows("{d},{c},"))),
-    "row numbers": File(lines(",date,close", *(f"{i},{d},{c}" for i, (d, c) in enumerate(zip(DAYS, CLOSE, strict=True))))),
-    "row numbers, twice": File(lines("Unnamed: 0.1,Unnamed: 0,date,close".replace("0.1", "1"), *(f"{i},{i},{d},{c}" for i, (d, c) in enumerate(zip(DAYS, CLOSE, strict=True))))),
+    "row numbers": File(
+        lines(",date,close", *(f"{i},{d},{c}" for i, (d, c) in enumerate(zip(DAYS, CLOSE, strict=True))))
+    ),
+    "row numbers, twice": File(
+        lines(
+            "Unnamed: 0.1,Unnamed: 0,date,close".replace("0.1", "1"),
+            *(f"{i},{i},{d},{c}" for i, (d, c) in enumerate(zip(DAYS, CLOSE, strict=True))),
+        )
+    ),
     "dates without a name": File(lines("Unnamed: 0,A", *rows("{d},{c}")), closes={"A": CLOSE}),
     "spaces around everything": File(lines(" Date , Symbol , Close ", *rows(" {d} , A , {c} ")), closes={"A": CLOSE}),
-    "a header twice": File(lines("date,close,close", "2024-01-02,1,1"), refused="column 'close' appears more than once", closes=None),
+    "a header twice": File(
+        lines("date,close,close", "2024-01-02,1,1"), refused="column 'close' appears more than once", closes=None
+    ),
     "two closes": File(lines("date,close,Close", "2024-01-02,1,1"), refused="keep one of them", closes=None),
     "a decimal comma between commas": File(
         lines("date,close", "2024-01-02,100,5", "2024-01-03,101,25"),
@@ -367,7 +416,10 @@ FILES: dict[str, File] = {
     ),
     # --- symbols ---
     "symbols that look like something else": File(
-        lines("date,symbol,close", *(f"{d},{s},{c}" for d, c in zip(DAYS, CLOSE, strict=True) for s in ("000001", "1e5", "NA", "NaN", "TRUE"))),
+        lines(
+            "date,symbol,close",
+            *(f"{d},{s},{c}" for d, c in zip(DAYS, CLOSE, strict=True) for s in ("000001", "1e5", "NA", "NaN", "TRUE")),
+        ),
         closes=dict.fromkeys(("000001", "1e5", "NA", "NaN", "TRUE"), CLOSE),
     ),
     "wide symbols that look like something else": File(
@@ -384,14 +436,83 @@ FILES: dict[str, File] = {
         closes={"CLOSE": CLOSE, "AAPL": CLOSE},
     ),
     # --- columns of the user's own ---
-    "a text column": File(lines("date,close,sector", *rows("{d},{c},tech")), note="column 'sector' holds text and is not used"),
+    "a text column": File(
+        lines("date,close,sector", *rows("{d},{c},tech")), note="column 'sector' holds text and is not used"
+    ),
     "a text column that is mostly numbers": File(
         lines("date,close,signal", "2024-01-02,1,0.5", "2024-01-03,1,0.25", "2024-01-04,1,n.m."),
         refused=r"line 4.*signal is 'n.m.'; expected a number",
         options={"missing": ["n.m."]},
         closes={"ASSET": [1, 1, 1]},
     ),
-}  # fmt: skip
+    # --- further vendors ---
+    "Alpha Vantage": File(
+        lines(
+            "timestamp,open,high,low,close,adjusted_close,volume,dividend_amount,split_coefficient",
+            *reversed(rows("{d},100,102,98,{c},{c},7,0.0,1.0")),
+        ),
+        note="rows were newest first",
+    ),
+    "Investing.com": File(
+        lines(
+            '"Date","Price","Open","High","Low","Vol.","Change %"',
+            '"01/16/2024","1,100.5","1,000.5","1,200.5","900.5","12.34M","1.2%"',
+            '"01/12/2024","1,101.5","1,000.5","1,200.5","900.5","1.5K","-1.2%"',
+        ),
+        refused="columns under other names are read with columns=",
+        options={"columns": {"Price": "close", "Vol.": "volume"}},
+        closes={"ASSET": [1101.5, 1100.5]},
+        volume=[1500, 12_340_000],
+        times=["2024-01-12", "2024-01-16"],
+        note="column 'Change %' holds text and is not used",
+    ),
+    "Dukascopy": File(
+        lines(
+            "Gmt time,Close", *(f"{d:02d}.01.2024 00:00:00.000,{c}" for d, c in zip((11, 12, 15), CLOSE, strict=True))
+        ),
+        refused="no 'date' column",
+        options={"columns": {"Gmt time": "date"}},
+        times=["2024-01-11", "2024-01-12", "2024-01-15"],
+    ),
+    "HistData": File(
+        lines(*(f"20240102 17{m:02d}00;100;102;98;{c};0" for m, c in enumerate(CLOSE))),
+        refused="the file has no header",
+        options={"columns": ["date", "open", "high", "low", "close", "volume"]},
+        times=["2024-01-02 17:00", "2024-01-02 17:01", "2024-01-02 17:02"],
+    ),
+    "letters for names": File(
+        lines("t,o,c", *(f"{t},100,{c}" for t, c in zip(epochs(1000), CLOSE, strict=True))),
+        refused="no 'date' column",
+        options={"columns": {"t": "date", "o": "open", "c": "close"}},
+    ),
+    "a header that a spreadsheet merged": File(
+        lines("Price,Close,,Volume,", "Ticker,AAA,BBB,AAA,BBB", "Date,,,,", "2024-01-02,1,2,3,4", "2024-01-03,1,2,3,4"),
+        refused=r"column 2 is \('', 'BBB'\); expected a name in both levels",
+        closes=None,
+    ),
+    "a column without a name": File(
+        lines("date,A,,B", *rows("{d},{c},7,{c}")),
+        closes={"A": CLOSE, "B": CLOSE},
+        note="column 3 has no name and is not used",
+    ),
+    "nothing but commas": File(",,,\n,,,\n", refused="it is empty", closes=None),
+    "a page in place of a file": File(
+        "<html><body>404, not found</body></html>\n<p>a, b</p>\n", refused="no 'date' column", closes=None
+    ),
+    "a number in brackets": File(lines("date,close", *rows("{d},({c})")), refused="expected a number", closes=None),
+    "percents": File(
+        lines("date,close,change", *rows("{d},{c},1.5%")), note="column 'change' holds text and is not used"
+    ),
+    "two formats of dates": File(
+        lines("date,close", "2024-01-02,1", "01/03/2024,1"), refused=r"line 3: 'date' is '01/03/2024'", closes=None
+    ),
+    "quarters and weeks": File(
+        lines("date,close", "2024Q1,1", "2024Q2,1"), refused=r"line 2: 'date' is '2024Q1'", closes=None
+    ),
+    "months": File(
+        lines("date,close", "2024-01,1", "2024-02,2"), closes={"ASSET": [1, 2]}, times=["2024-01-01", "2024-02-01"]
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -443,12 +564,53 @@ def zipped(*names: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("ending", "content"),
-    [("csv.gz", gzip.compress(PLAIN)), ("csv.bz2", bz2.compress(PLAIN)), ("csv.xz", lzma.compress(PLAIN)), ("zip", zipped("a.csv")), ("txt", PLAIN)],
-)  # fmt: skip
+    [
+        ("csv.gz", gzip.compress(PLAIN)),
+        ("csv.bz2", bz2.compress(PLAIN)),
+        ("csv.xz", lzma.compress(PLAIN)),
+        ("zip", zipped("a.csv")),
+        ("txt", PLAIN),
+    ],
+)
 def test_compressed_files(ending: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / f"bars.{ending}"
     path.write_bytes(content)
     assert MarketData.load(path).close[:, 0].tolist() == CLOSE
+
+
+def test_no_damage_to_a_file_ends_in_a_traceback(tmp_path: Path) -> None:
+    """Bytes of the files above are put in and taken out: each file is read, or refused with one error."""
+    rng = np.random.default_rng(12)
+    junk = [
+        b",",
+        b";",
+        b'"',
+        b"\n",
+        b"0",
+        b".",
+        b"nan",
+        b"1,234",
+        b"\xff",
+        b"\x00",
+        b"close",
+        b"$",
+        b"+05:00",
+        b"1e400",
+    ]
+    names, path, read = list(FILES), tmp_path / "bars.csv", 0
+    for _ in range(400):
+        file = FILES[names[rng.integers(len(names))]]
+        content = bytearray(file.text if isinstance(file.text, bytes) else file.text.encode())
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(len(content) + 1))
+            content[at : at + int(rng.integers(0, 5))] = junk[rng.integers(len(junk))] if rng.random() < 0.6 else b""
+        path.write_bytes(bytes(content))
+        try:
+            MarketData.from_csv(path, **file.options)
+            read += 1
+        except MarketDataError as error:
+            assert str(path) in str(error)
+    assert 20 < read < 380
 
 
 OTHER_FILES: dict[str, tuple[bytes, str]] = {
@@ -456,7 +618,7 @@ OTHER_FILES: dict[str, tuple[bytes, str]] = {
     "no.zip": (b"PK nothing", "cannot be read as a CSV file"),
     "book.xlsx": (b"PK", r"files of this kind are not read; read it with pandas.read_excel"),
     "parquet.csv": (b"PAR1....PAR1", r"this is a Parquet file; .*MarketData.from_parquet"),
-    "noise.feather": (b"noise", "cannot be read as a Arrow file"),
+    "noise.feather": (b"noise", "cannot be read as an Arrow file"),
     "words.csv": (b"hello\nworld\n", "no comma, semicolon, tab or bar parts its lines"),
 }
 

@@ -43,14 +43,12 @@ def check_bars(fields: Mapping[str, FloatArray], where: Where, *, gaps: bool) ->
     """
     prices = {field: fields[field] for field in PRICE_FIELDS if field in fields}
     absent = no_price(prices) if gaps else np.False_
-    expected = "a positive, finite price"
-    expected += (
-        " (or no value in any price field: no bar)"
-        if gaps
-        else "; drop the row where there is no bar (drop_empty=True)"
-    )
+    expected = "a positive, finite price" + (" (or no value in any price field: no bar)" if gaps else "")
     for field, values in prices.items():
-        refuse(~((values > 0) & (values < np.inf)) & ~absent, values, field, expected, where)
+        bad = ~((values > 0) & (values < np.inf)) & ~absent
+        lone = len(prices) == 1 and not gaps and bool(np.isnan(values[bad][:1]).any())
+        hint = "; leave out the row where there is no bar, or state drop_empty=True" if lone else ""
+        refuse(bad, values, field, expected + hint, where)
     if "high" in prices and "low" in prices:
         low, high = prices["low"], prices["high"]
         refuse(high < low * (1 - 1e-9), high, "high", "a value not below low", where)

@@ -18,8 +18,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "close": ("close", "close/last"),
     "volume": ("volume",),
     "adj_close": ("adj_close", "adjclose", "adjusted_close"),
-    "dividends": ("dividends", "dividend"),
-    "splits": ("splits", "split", "stock_splits", "stock_split"),
+    "dividends": ("dividends", "dividend", "dividend_amount", "divcash", "ex-dividend"),
+    "splits": ("splits", "split", "stock_splits", "stock_split", "split_coefficient", "splitfactor", "split_ratio"),
 }
 """Spellings of each field, folded by :func:`fold`; the first that a table has is used."""
 FIELD_NAMES = frozenset(

@@ -85,7 +85,7 @@ def csv_format(path: Path, origin: Origin, options: DataOptions) -> CsvFormat:
         lines = lines[:-1]
     skip, separator = _above_the_table(lines, origin, options)
     lines = lines[: skip + _LINES]
-    if not any(line.strip() for line in lines[skip:]):
+    if not any(re.search(r"[^\s,;|\"]", line) for line in lines[skip:]):
         raise MarketDataError(f"{path}: cannot be read as a CSV file (it is empty)")
     separator = options.separator or separator or _separator(lines[skip:])
     rows = list(csv.reader(lines[skip:], delimiter=separator))
@@ -94,7 +94,7 @@ def csv_format(path: Path, origin: Origin, options: DataOptions) -> CsvFormat:
             f"{path}: cannot be read as a CSV file: no comma, semicolon, tab or bar parts its lines (the first holds "
             f"{lines[skip][:40]!r}); state separator="
         )
-    blank = next(i for i, row in enumerate(rows) if any(cell.strip() for cell in row))
+    blank = next((i for i, row in enumerate(rows) if any(cell.strip() for cell in row)), 0)
     skip, rows = skip + blank, rows[blank:]
     header, n_rows = _header(rows, path, origin, options)
     commented = lines[skip - 1].lstrip("#").split(separator) if skip and lines[skip - 1].startswith("#") else []
@@ -206,7 +206,7 @@ def _rows_of_header(rows: list[tuple[str, ...]]) -> int:
     for k in (1, 2, 3):  # pandas writes the name of the index in a row of its own, below the levels of the columns
         if k < len(rows) and len(rows[k]) > 1 and fold(rows[k][0]) in ALIASES["date"] and not any(rows[k][1:]):
             return k + 1
-    if len(rows) > 2 and len(rows[1]) > 1 and not any(_DATE.fullmatch(cell) for cell in rows[1]):
+    if len(rows) > 2 and rows[2] and len(rows[1]) > 1 and not any(_DATE.fullmatch(cell) for cell in rows[1]):
         levels = [{fold(cell) for cell in row[1:] if cell} for row in rows[:2]]
         first = fold(rows[1][0])
         names = any("close" in level and level & FIELD_NAMES for level in levels)

@@ -16,6 +16,8 @@ from batchenv.errors import MarketDataError
 EPOCH_UNITS = {"s": (1e8, 1e10), "ms": (1e11, 1e13), "us": (1e14, 1e16), "ns": (1e17, 1e19)}
 """Numbers since 1970 in each unit for the years 1973 to 2286: no number is in two of the ranges."""
 _PER_UNIT = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_LAST = 9.2e18
+"""Nanoseconds since 1970 that fit 64 bits."""
 _NS_DAY = 86_400 * 10**9
 _ISO = "a date in ISO 8601, such as 2010-01-31 or 2010-01-31 14:30"
 _ELSE = "else state dates= with a format such as '%d/%m/%Y', or convert with pandas.to_datetime first"
@@ -148,7 +150,7 @@ def _of_numbers(series: pd.Series[Any], column: str, origin: Origin, stated: str
         )
     times = np.full(len(series), np.datetime64("NaT", "ns"))
     for unit in units:
-        rows = inside[unit] if stated is None else ~missing
+        rows = inside[unit] if stated is None else size * _PER_UNIT[unit] < _LAST
         if rows.any():
             times[rows] = _since_1970(series[rows], unit)
             if stated is None:
@@ -223,7 +225,7 @@ def _missing_at(found: Stamps, codes: IntArray) -> Stamps:
 def _plain_iso(distinct: Any) -> Stamps | None:
     """Return the times of text that is ISO 8601 throughout, with one offset or none; None for any other."""
     text = pd.Series(distinct)
-    if text.isin(["now", "today"]).any():
+    if pd.api.types.infer_dtype(text) != "string" or text.isin(["now", "today"]).any():
         return None
     try:
         parsed = pd.to_datetime(text, format="ISO8601")
@@ -287,11 +289,13 @@ def _of_days_and_months(
     Raises:
         MarketDataError: They leave both.
     """
-    bare = text.str.replace(r"[/.-]", "/", regex=True)
+    bare = text.str.replace(r"^(\d{1,2})[/.-](\d{1,2})[/.-](?=\d{4})", r"\1/\2/", regex=True)
     nat = pd.Series(np.full(len(text), np.datetime64("NaT", "ns")))
     if not bare.str.match(r"\d{1,2}/\d{1,2}/\d{4}(?!\d)").all():
         return _of_datetimes(nat)
-    clock = " %H:%M:%S" if bare.str.count(":").eq(2).all() else " %H:%M" if bare.str.contains(":").all() else ""
+    seconds = bare.str.count(":").eq(2)
+    clock = " %H:%M" if bare.str.count(":").eq(1).all() else ""
+    clock = " %H:%M:%S" + (".%f" if bare.str.contains(".", regex=False).all() else "") if seconds.all() else clock
     readings = {form: pd.to_datetime(bare, format=form + clock, errors="coerce") for form in ("%d/%m/%Y", "%m/%d/%Y")}
     whole = {form: parsed for form, parsed in readings.items() if parsed.notna().all()}
     if len(whole) == 2:
@@ -337,8 +341,10 @@ def with_time_of_day(dates: pd.Series[Any], times: pd.Series[Any], origin: Origi
     """
     if times.isna().any() or times.dtype.kind == "M":
         return None
-    day_of, days = pd.factorize(dates)
-    time_of, distinct = pd.factorize(times)
+    try:
+        (day_of, days), (time_of, distinct) = pd.factorize(dates), pd.factorize(times)
+    except TypeError:  # lists and the like
+        return None
     day = pd.Series(days, dtype=object).map(_date_text)
     clock = _clock_text(pd.Series(distinct), origin)
     if clock is None or day.str.contains(":", na=False).any() or (day_of < 0).any():
@@ -371,7 +377,7 @@ def _date_text(value: Any) -> str:
     """Return a date without its midnight."""
     if isinstance(value, dt.datetime):
         return str(value.date()) if value == value.replace(hour=0, minute=0, second=0, microsecond=0) else str(value)
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
 

@@ -74,7 +74,7 @@ def _unreadable(path: Path, kind: str, error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{path}: no such file; expected a {kind} file of market data"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{path}: cannot be read as a {kind} file ({reason})"
+    return f"{path}: cannot be read as {'an' if kind == 'Arrow' else 'a'} {kind} file ({reason})"
 
 
 # --- CSV ----------------------------------------------------------------------------------------------------

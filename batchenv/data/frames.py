@@ -42,12 +42,11 @@ def as_frame(table: Any, name: str) -> pd.DataFrame:
     """
     if isinstance(table, pd.Series):
         return table.to_frame("close" if table.name is None else table.name)
-    if not isinstance(table, pd.DataFrame) and hasattr(table, "__arrow_c_stream__"):
-        import pyarrow as pa
-
-        return _of_arrow(pa.table(table))
-    if not isinstance(table, pd.DataFrame) and callable(getattr(table, "to_pandas", None)):
-        table = table.to_pandas()
+    if not isinstance(table, pd.DataFrame):
+        try:
+            table = _to_pandas(table)
+        except (TypeError, ValueError, NotImplementedError) as error:  # pyarrow's errors are of these kinds
+            raise MarketDataError(f"{name}: cannot be made a pandas frame ({error})") from error
     if isinstance(table, pd.DataFrame):
         return table
     hint = "; collect() it first" if callable(getattr(table, "collect", None)) else ""
@@ -57,9 +56,15 @@ def as_frame(table: Any, name: str) -> pd.DataFrame:
     )
 
 
-def _of_arrow(table: Any) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas(date_as_object=False)
-    return frame
+def _to_pandas(table: Any) -> Any:
+    """Return a table as a pandas frame by a protocol that it offers, else the table itself."""
+    if hasattr(table, "__arrow_c_stream__"):
+        import pyarrow as pa
+
+        return pa.table(table).to_pandas(date_as_object=False)
+    if callable(getattr(table, "to_pandas", None)):
+        return table.to_pandas()
+    return table
 
 
 def is_fields_by_name(tables: Mapping[Any, Any]) -> bool:
@@ -86,10 +91,19 @@ def flat_columns(frame: pd.DataFrame, origin: Origin, options: DataOptions) -> C
     blank = [nameless(name) for name in names]
     if "date" not in known and "date" not in front and blank[0] and not is_number(frame.dtypes.iloc[0]):
         names[0], blank[0] = "date", False  # a nameless index, as to_csv writes it
-    # other nameless columns are the row count that to_csv writes, or empty ones at the end of each line
-    own = zip(names, blank, frame.reset_index(drop=True).items(), strict=True)
-    columns = front | {name: column for name, empty, (_, column) in own if not empty}
+    columns = dict(front)
+    for i, (_, column) in enumerate(frame.reset_index(drop=True).items()):
+        if not blank[i]:
+            columns[names[i]] = column
+        elif not _is_row_number(column) and not column.astype(object).map(_absent).all():
+            origin.note(f"column {i + 1} has no name and is not used")
     return _one_date_column(columns, origin)
+
+
+def _is_row_number(column: pd.Series[Any]) -> bool:
+    """Return whether a column counts the rows, as to_csv writes them by default."""
+    step = np.diff(column.to_numpy()) if pd.api.types.is_integer_dtype(column.dtype) else np.zeros(2)
+    return bool((np.abs(step) == 1).all()) and int(column.iloc[0]) in (0, 1, len(column) - 1, len(column))
 
 
 def _of_index(frame: pd.DataFrame, names: list[str], known: Mapping[str, str]) -> Columns:
@@ -131,7 +145,9 @@ def without_empty_rows(columns: Columns) -> Columns:
     last = next(iter(columns.values()), None)
     if last is None or not len(last) or not all(_absent(column.iloc[-1]) for column in columns.values()):
         return columns
-    filled = np.logical_or.reduce([~column.map(_absent).to_numpy(dtype=np.bool_) for column in columns.values()])
+    filled = np.logical_or.reduce(
+        [~column.astype(object).map(_absent).to_numpy(dtype=np.bool_) for column in columns.values()]
+    )
     end = int(np.flatnonzero(filled)[-1]) + 1 if filled.any() else 0
     return {name: column.iloc[:end] for name, column in columns.items()}
 

@@ -22,6 +22,8 @@ MISSING_TEXTS = (
 _MONEY = re.compile("[$\N{EURO SIGN}\N{POUND SIGN}\N{YEN SIGN}\N{INDIAN RUPEE SIGN}]")
 _SPACES = "[ \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}'\N{RIGHT SINGLE QUOTATION MARK}]"
 """Marks between thousands that no language uses as a decimal mark."""
+_MULTIPLES = {"K": 1e3, "M": 1e6, "B": 1e9}
+"""Letters after a number, as vendors write volumes."""
 _MOSTLY = 0.5
 """A text column with more numbers than this is taken for one of numbers, in which some are written wrongly."""
 
@@ -51,11 +53,13 @@ class NumberFormat:
             if not plain.isna().any():
                 return plain
         bare = text.str.replace(_MONEY, "", regex=True).str.strip().str.replace("\N{MINUS SIGN}", "-")
+        times = bare.str[-1:].map(_MULTIPLES).fillna(1.0)
+        bare = bare.where(times == 1.0, bare.str[:-1])
         marks = rf"{_SPACES}|{re.escape(self.thousands)}" if self.thousands else _SPACES
         whole = rf"(?:\d+|\d{{1,3}}(?:(?:{marks})\d{{3}})+)"
         number = rf"[+-]?(?:{whole}(?:{re.escape(self.decimal)}\d*)?|{re.escape(self.decimal)}\d+)(?:[eE][+-]?\d+)?"
         digits = bare.str.replace(marks, "", regex=True).str.replace(self.decimal, ".", regex=False)
-        return pd.to_numeric(digits.where(bare.str.fullmatch(number)), errors="coerce")
+        return pd.to_numeric(digits.where(bare.str.fullmatch(number)), errors="coerce") * times
 
 
 def is_number(dtype: Any) -> bool:
@@ -154,7 +158,7 @@ def read_numbers(
     if bad.any():
         row = int(np.argmax(bad))
         value = series.iloc[row]
-        comma = isinstance(value, str) and re.search(r"\d[.,]\d", value)
+        comma = isinstance(value, str) and re.search(r"\d,\d", value)
         hint = " (state decimal=',' or thousands=',' if it is one)" if comma else ""
         place = where((row,) if column is None else (row, column))
         raise MarketDataError(f"{place}: {field} is {value!r}; expected a number{hint}")

@@ -31,6 +31,7 @@ from batchenv.data.columns import (
     SYMBOL_LEVEL,
     fold,
     nameless,
+    renamed,
     require_columns,
     resolve_columns,
 )
@@ -231,6 +232,14 @@ def two_level_matrices(frame: pd.DataFrame, origin: Origin, options: DataOptions
         at = labels.index(dates)
         index = pd.Index(frame.iloc[:, at])
         return two_level_matrices(frame.drop(columns=frame.columns[[at]]).set_axis(index), origin, options)
+    if options.columns is not None:
+        labels = _renamed_labels(labels, options.columns, origin)
+    unnamed = next((i for i, label in enumerate(labels) if any(map(nameless, label))), None)
+    if unnamed is not None:
+        raise MarketDataError(
+            f"{origin.name}: column {unnamed + 1} is {labels[unnamed]}; expected a name in both levels of the columns "
+            "(spreadsheets leave out a name that repeats)"
+        )
     level = _field_level(frame.columns, labels, origin, options)
     pairs = [(label[level], label[1 - level].strip()) for label in labels]
     again = repeated_columns(pairs)
@@ -244,13 +253,24 @@ def two_level_matrices(frame: pd.DataFrame, origin: Origin, options: DataOptions
     return grid.finish(*_two_level_values(frame, pairs, grid), frozenset(fold(field) for field, _ in pairs))
 
 
+def _renamed_labels(
+    labels: list[tuple[str, ...]], columns: Mapping[str, str] | Sequence[str], origin: Origin
+) -> list[tuple[str, ...]]:
+    """Return labels after the option ``columns``, which renames fields or symbols."""
+    if not isinstance(columns, Mapping):
+        raise MarketDataError(f"{origin.name}: columns of two levels have two names each; rename with a mapping")
+    names = list(dict.fromkeys(name for label in labels for name in label))
+    new = dict(zip(names, renamed(names, columns, origin.name), strict=True))
+    return [tuple(new[name] for name in label) for label in labels]
+
+
 def _field_level(columns: pd.Index[Any], labels: list[tuple[str, ...]], origin: Origin, options: DataOptions) -> int:
     """Return which level of the columns, 0 or 1, holds the names of fields.
 
     Raises:
         MarketDataError: Neither does, or both may.
     """
-    found = [{fold(label[level]) for label in labels if not nameless(label[level])} for level in (0, 1) if labels]
+    found = [{fold(label[level]) for label in labels} for level in (0, 1) if labels]
     close = [level for level, names in enumerate(found) if "close" in names]
     told = [options.field_level] if options.field_level is not None else _named_level(columns.names)
     close = [level for level in close if level in told] if told else close
@@ -287,7 +307,7 @@ def _two_level_values(
     """Return the fields and the user's own columns, float64 [bars, symbols]."""
     origin = grid.origin
     known = resolve_columns(dict.fromkeys(field for field, _ in pairs), origin.name)
-    field_of = {name: field for field, name in known.items()}
+    field_of = {name: field for field, name in known.items() if field in FIELDS}
     place = {symbol: s for s, symbol in enumerate(grid.symbols)}
     columns = [(name, frame.iloc[:, i]) for i, (name, _) in enumerate(pairs)]
     written = number_format(texts_among(columns), grid.options, origin)
