@@ -16,6 +16,8 @@ from batchenv import MarketData
 from batchenv.config import DataConfig, DataOptions
 from batchenv.errors import ConfigError, MarketDataError
 from batchenv.train import load_market
+from stateful import BackTesting, StatefulTradingEnv
+from tests.stateful.policies import ConstantAgent
 
 NEW_YORK, TOKYO, LONDON, UTC = "America/New_York", "Asia/Tokyo", "Europe/London", "UTC"
 ZONES = {"NYSE": NEW_YORK, "TSE": TOKYO, "COIN": UTC}
@@ -163,6 +165,25 @@ def test_a_value_beside_no_price_of_a_wide_table_does_not_bring_a_price_along() 
     market = MarketData.from_frame(joined)
     bar = int(np.flatnonzero(~market.has_bar[:, 1])[0])
     assert np.isnan(market.close[bar, 1]) and not np.isnan(market.columns["index_level"][bar, 1])
+
+
+def test_a_row_that_two_exchanges_share_brings_no_price_to_the_other_date() -> None:
+    """15:00 UTC is a close of that date on one exchange, and midnight of the next date in Tokyo."""
+    frames = histories()
+    closing = history(DATES, UTC, 300.0, hour=15)
+    tokyo = frames["TSE"].drop(frames["TSE"].index[[12]])
+    market = MarketData.from_frame(wide({"TSE": tokyo, "CLOSING": closing}))
+    np.testing.assert_array_equal(market.timestamps, DATES.to_numpy())
+    np.testing.assert_array_equal(market.close[:, 1], 300.0 + np.arange(DAYS))
+    np.testing.assert_array_equal(market.close[:, 0], np.where(np.arange(DAYS) == 12, np.nan, 200.0 + np.arange(DAYS)))
+
+
+def test_baselines_trade_on_both_exchanges() -> None:
+    market = MarketData.from_frame(histories(("NYSE", "TSE", "COIN")))
+    env = StatefulTradingEnv(market, {"fill": "next_close", "action_config": {"mode": "weights"}})
+    found = BackTesting(ConstantAgent([0.3, 0.3, 0.3]), env, {"vectorbt": False, "uncertainty": {"resamples": 0}}).run()
+    assert found.metrics["baselines"]["equal_weight"]["fills"] >= 3
+    assert set(found.fills["symbol"]) == {"NYSE", "TSE", "COIN"}
 
 
 # --- files --------------------------------------------------------------------------------------------------

@@ -260,6 +260,11 @@ FILES: dict[str, File] = {
         volume=[1e6, 2000, 3],
         note="numbers have decimal commas",
     ),
+    "decimal commas between quotes": File(
+        lines("date,close,volume", '2024-01-02,"100,5",1.234', '2024-01-03,"101,25",2.345', '2024-01-04,"99,75",3'),
+        volume=[1234, 2345, 3],
+        note="numbers have decimal commas",
+    ),
     "decimal commas with three digits alone": File(
         lines("date;close", "2024-01-02;100,500", "2024-01-03;101,250", "2024-01-04;99,750"),
         refused=r"'100,500' in 'close' may be a number with a decimal comma or one with thousands",

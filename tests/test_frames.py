@@ -242,6 +242,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: {"AAA": long_frame().query("symbol == 'BBB'")},
         r"symbol 'AAA': the frame holds 'BBB'; expected 'AAA'",
     ),
+    "nothing but symbols that failed": (
+        lambda: pd.DataFrame({"AAA": np.nan, "BBB": np.nan}, index=DATES),
+        r"symbol 'AAA' has no close at all.*2 such: 'AAA', 'BBB'",
+    ),
     "symbols that are truth values": (
         lambda: long_frame().assign(symbol=lambda f: f["symbol"] == "AAA"),
         r"row 0: the symbol is True, a truth value; pandas reads a ticker TRUE so",

@@ -425,7 +425,7 @@ class _Grid:
     def _symbols_with_closes(self, close: FloatArray) -> IntArray:
         empty = np.isnan(close).all(axis=0)
         names = [self.symbols[s] for s in np.flatnonzero(empty)]
-        if not names or self.options.drop_empty:
+        if not names or (self.options.drop_empty and not empty.all()):
             if names:
                 self.origin.note(f"symbols without any close are left out: {listing(names)}")
             return np.flatnonzero(~empty)

@@ -30,7 +30,7 @@ EXCHANGE_ZONES = (
 """One zone for each clock that exchanges keep."""
 APART = np.timedelta64(18, "h")
 """Bars of one symbol that are never closer are daily or slower: a day less an early close and a change of the clock."""
-_FEW = 3
+_FEW = 2
 """Bars at midnight that make a symbol daily, beside intraday bars of others."""
 _REGULAR = 10
 """Bars at regular times of day that make a symbol daily, beside intraday bars of others."""
