@@ -297,6 +297,19 @@ def test_naive_intraday_times_of_a_stated_zone() -> None:
     assert MarketData.from_frame({"NYSE": local}).timestamps[0] == local.index[0]
 
 
+def test_times_without_a_zone_beside_times_with_one_are_refused() -> None:
+    frames = {"NYSE": hours(NEW_YORK, "2024-03-04"), "BARE": hours(NEW_YORK, "2024-03-04").tz_localize(None)}
+    for way in ("dict of frames", "objects of several zones in the index", "text with offsets"):
+        with pytest.raises(
+            MarketDataError, match=r"symbol 'BARE': 2024-03-04 09:00:00 has no time zone, and others have"
+        ):
+            MarketData.from_frame(WAYS[way](frames))
+        market = MarketData.from_frame(WAYS[way](frames), zone={"BARE": NEW_YORK})
+        assert market.n_bars == 48 and market.has_bar.all()
+    dates = {"NYSE": histories()["NYSE"], "DATES": histories()["NYSE"].tz_localize(None)}
+    assert MarketData.from_frame(dates).has_bar.all()  # dates need no zone
+
+
 @pytest.mark.parametrize(("first", "what"), [("2024-11-03 00:00", "twice"), ("2024-03-10 00:00", "never")])
 def test_hours_of_a_change_of_the_clock_are_refused_by_name(first: str, what: str) -> None:
     index = pd.date_range(first, periods=6, freq="30min")

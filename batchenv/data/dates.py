@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from batchenv.config import DataOptions
-from batchenv.data.bars import IntArray, Origin, TimeArray
+from batchenv.data.bars import BoolArray, IntArray, Origin, TimeArray
 from batchenv.errors import MarketDataError
 
 EPOCH_UNITS = {"s": (1e8, 1e10), "ms": (1e11, 1e13), "us": (1e14, 1e16), "ns": (1e17, 1e19)}
@@ -21,6 +21,7 @@ _LAST = 9.2e18
 _NS_DAY = 86_400 * 10**9
 _ISO = "a date in ISO 8601, such as 2010-01-31 or 2010-01-31 14:30"
 _ELSE = "else state dates= with a format such as '%d/%m/%Y', or convert with pandas.to_datetime first"
+_OFFSET = r"[T ]\d.*(?:Z|[+-]\d{2}:?\d{0,2})$"
 _BY_NAME = ("%d %b %Y", "%d %B %Y", "%b %d %Y", "%B %d %Y")
 """Dates whose month is a name have one reading."""
 
@@ -34,16 +35,19 @@ class Stamps:
         utc: The same instants in UTC, datetime64[ns] [rows]; as ``wall`` where no zone is known.
         zoned: Whether any of them names a zone or an offset.
         zones: Names of the zones and offsets, for notes.
+        unzoned: Which rows name no zone, where others do; bool [rows], None where all rows are alike.
     """
 
     wall: TimeArray
     utc: TimeArray
     zoned: bool = False
     zones: tuple[str, ...] = ()
+    unzoned: BoolArray | None = None
 
     def take(self, rows: IntArray) -> Stamps:
         """Return the times of some rows."""
-        return Stamps(self.wall[rows], self.utc[rows], self.zoned, self.zones)
+        unzoned = None if self.unzoned is None else self.unzoned[rows]
+        return Stamps(self.wall[rows], self.utc[rows], self.zoned, self.zones, unzoned)
 
     @property
     def midnights(self) -> bool:
@@ -55,7 +59,14 @@ class Stamps:
         """Return the times of several tables, one after another."""
         zones = tuple(dict.fromkeys(zone for part in parts for zone in part.zones))
         wall, utc = (np.concatenate([getattr(part, name) for part in parts]) for name in ("wall", "utc"))
-        return Stamps(wall, utc, any(part.zoned for part in parts), zones)
+        bare = [np.full(len(part.utc), not part.zoned) if part.unzoned is None else part.unzoned for part in parts]
+        unzoned = np.concatenate(bare)
+        return Stamps(wall, utc, not unzoned.all(), zones, _mixed(unzoned))
+
+
+def _mixed(unzoned: BoolArray) -> BoolArray | None:
+    """Return which rows name no zone, None where all or none do."""
+    return unzoned if unzoned.any() and not unzoned.all() else None
 
 
 def parse_dates(series: pd.Series[Any], column: str, origin: Origin, options: DataOptions | None = None) -> Stamps:
@@ -124,7 +135,8 @@ def _of_objects(series: pd.Series[Any], column: str, origin: Origin, stated: str
     )
     found = Stamps(_nanoseconds(pd.Series(wall)), _nanoseconds(pd.to_datetime(stamps, utc=True).dt.tz_localize(None)))
     names = tuple(dict.fromkeys(str(zone) for zone in zones if zone is not None))
-    return Stamps(found.wall, found.utc, True, names)
+    bare = np.array([zone is None and not pd.isna(value) for zone, value in zip(zones, stamps, strict=True)])
+    return Stamps(found.wall, found.utc, True, names, _mixed(bare))
 
 
 def _of_numbers(series: pd.Series[Any], column: str, origin: Origin, stated: str | None) -> Stamps:
@@ -219,7 +231,8 @@ def _missing_at(found: Stamps, codes: IntArray) -> Stamps:
     """Return the times of rows from those of distinct texts; code -1 stands for a missing value."""
     nat = np.datetime64("NaT", "ns")
     wall, utc = (np.append(times, nat)[codes] for times in (found.wall, found.utc))
-    return Stamps(wall, utc, found.zoned, found.zones)
+    unzoned = None if found.unzoned is None else np.append(found.unzoned, False)[codes]
+    return Stamps(wall, utc, found.zoned, found.zones, unzoned)
 
 
 def _plain_iso(distinct: Any) -> Stamps | None:
@@ -259,7 +272,7 @@ def _of_calendar_text(
     iso = text.str.match(r"\d{4}(?!\d{5})").fillna(False).to_numpy(dtype=np.bool_)
     if iso.any() or not len(text):
         plain = text.where(iso).str.replace(r"\s*UTC$", "+00:00", regex=True)
-        if plain.str.contains(r"[T ]\d.*(?:Z|[+-]\d{2}:?\d{0,2})$", na=False).any():
+        if plain.str.contains(_OFFSET, na=False).any():
             return _with_offsets(plain)
         return _of_datetimes(pd.to_datetime(plain, format="ISO8601", errors="coerce"))
     named = text.str.replace(r"[\s,.-]+", " ", regex=True)
@@ -271,14 +284,15 @@ def _of_calendar_text(
 
 
 def _with_offsets(text: pd.Series[Any]) -> Stamps:
-    """Read ISO 8601 text in which some times have offsets; those without are taken as UTC."""
+    """Read ISO 8601 text in which some times have offsets."""
     utc = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
     parts = text.str.extract(r"[T ]\d.*?(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})?$")
     hours, minutes = (pd.to_numeric(parts[name]).fillna(0.0) for name in ("hours", "minutes"))
     offset = (hours * 60 + minutes) * np.where(parts["sign"] == "-", -1, 1)
     wall = utc + pd.to_timedelta(offset, unit="min")
     names = [f"UTC{int(m) // 60:+03d}:{int(m) % 60:02d}" if m else "UTC" for m in offset.unique()]
-    return Stamps(_nanoseconds(wall), _nanoseconds(utc), True, tuple(names))
+    bare = ~text.str.contains(_OFFSET, na=True).to_numpy(dtype=np.bool_)
+    return Stamps(_nanoseconds(wall), _nanoseconds(utc), True, tuple(names), _mixed(bare))
 
 
 def _of_days_and_months(

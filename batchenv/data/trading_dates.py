@@ -113,6 +113,7 @@ def bar_times(rows: Rows) -> TimeArray:
     if stamps.midnights:
         _refuse_slower_beside_faster(rows)
         return _own_dates_noted(rows, whole_dates(stamps.wall))
+    _refuse_times_without_zone(rows)
     daily = rows.spaced
     if options.calendar is None and not daily.all():
         _refuse_daily_beside_intraday(rows)
@@ -137,12 +138,15 @@ def _in_stated_zones(rows: Rows) -> Stamps:
             f"{rows.origin.name}: zone names {unknown[0]!r}, which is no symbol{did_you_mean(unknown[0], rows.symbols)}"
         )
     wall, utc = stamps.wall.copy(), stamps.utc.copy()
+    unzoned = None if stamps.unzoned is None else stamps.unzoned.copy()
     for at, code in enumerate(rows.present.tolist()):
         symbol = rows.symbols[code]
         if symbol in by_symbol:
             own = slice(int(rows.first[at]), int(rows.first[at] + rows.count[at]))
             wall[own], utc[own] = _in_zone(rows, at, by_symbol[symbol])
-    return Stamps(wall, utc, True, tuple(dict.fromkeys(by_symbol.values())))
+            if unzoned is not None:
+                unzoned[own] = False
+    return Stamps(wall, utc, True, tuple(dict.fromkeys(by_symbol.values())), unzoned)
 
 
 def _in_zone(rows: Rows, at: int, zone: str) -> tuple[TimeArray, TimeArray]:
@@ -155,7 +159,8 @@ def _in_zone(rows: Rows, at: int, zone: str) -> tuple[TimeArray, TimeArray]:
         raise MarketDataError(
             f"{rows.origin.name}: zone {zone!r} is not a time zone; expected a name such as 'America/New_York'"
         ) from error
-    if rows.stamps.zoned or (_at_midnight(there).all() and not _at_midnight(wall).all()):
+    zoned = rows.stamps.zoned and (rows.stamps.unzoned is None or not rows.stamps.unzoned[own].any())
+    if zoned or (_at_midnight(there).all() and not _at_midnight(wall).all()):
         return there, utc
     if _at_midnight(wall).all() and bool(rows.spaced[at]):
         return wall, wall  # dates: they have no hour that a zone could shift
@@ -317,6 +322,20 @@ def _refuse_unknown_dates(rows: Rows, known: BoolArray) -> None:
         "date a bar belongs to. State zone= (the exchange's time zone, one name or by symbol) or calendar='daily' "
         "where bars are daily, or calendar='intraday' where each belongs to its own instant"
     )
+
+
+def _refuse_times_without_zone(rows: Rows) -> None:
+    """Refuse times of day without a zone beside others with one: they may be of any clock."""
+    if rows.stamps.unzoned is None:
+        return
+    bare = rows.stamps.unzoned & ~_at_midnight(rows.stamps.wall)
+    if bare.any():
+        row = int(np.argmax(bare))
+        raise MarketDataError(
+            f"{rows.origin.name}, symbol {rows.symbols[rows.codes[row]]!r}: {pd.Timestamp(rows.stamps.wall[row])} has "
+            f"no time zone, and others have one ({', '.join(rows.stamps.zones[:3])}); expected a zone for all or for "
+            "none, or zone= for these (zone='UTC' if they are in UTC)"
+        )
 
 
 def _refuse_two_on_a_date(rows: Rows, dates: TimeArray) -> None:
