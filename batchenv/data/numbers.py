@@ -24,6 +24,8 @@ _SPACES = "[ \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}'\N{RIGHT SINGLE QUOTATI
 """Marks between thousands that no language uses as a decimal mark."""
 _MULTIPLES = {"K": 1e3, "M": 1e6, "B": 1e9}
 """Letters after a number, as vendors write volumes."""
+_ENOUGH = 10_000
+"""Texts of a column that are looked at once the decimal mark is known."""
 _MOSTLY = 0.5
 """A text column with more numbers than this is taken for one of numbers, in which some are written wrongly."""
 
@@ -96,7 +98,10 @@ def number_format(columns: Iterable[tuple[str, pd.Series[Any]]], options: DataOp
     for name, column in columns:
         texts = column.dropna().drop_duplicates().astype(str).str.strip()
         texts = texts[texts.str.contains(r"[.,]") & texts.str.contains(r"\d")]
-        for text in texts.str.replace(_MONEY, "", regex=True).str.replace(_SPACES, "", regex=True):
+        bare = texts.str.replace(_MONEY, "", regex=True).str.replace(_SPACES, "", regex=True)
+        for i, text in enumerate(bare):
+            if shown and i > _ENOUGH:
+                break  # what is written otherwise further down is no number then, and is refused
             mark, certain = _decimal_mark(text)
             if certain:
                 shown.setdefault(mark, f"{text!r} in {name!r}")
