@@ -93,6 +93,9 @@ SPELLINGS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "three dividends": lambda f: f.assign(Dividends=f["Dividends"].where(f["Dividends"].cumsum() < 4, 0.0)),
     "twenty bars": lambda f: f.groupby("symbol").head(20),
     "one symbol": lambda f: f[f["symbol"] == "S0"].drop(columns="symbol"),
+    "dict of histories": lambda f: {
+        str(s): own.drop(columns="symbol").set_index("Date") for s, own in f.groupby("symbol")
+    },
     "no opens": lambda f: f.drop(columns=["Open", "High", "Low"]),
 }
 

@@ -179,7 +179,8 @@ def of_symbols(tables: Mapping[Any, Any], origin: Origin, options: DataOptions) 
             raise MarketDataError(f"{name}: the frame is empty; leave it out, or check whether its download failed")
         fields[symbol] = frozenset(field for field in PRICE_FIELDS if field in known)
         stamps.append(parse_dates(dates, known["date"], own, options))
-        columns = {next((f for f, c in known.items() if c == name), name): column for name, column in columns.items()}
+        spelled = set(known.values())  # folded, so that frames that spell them differently have one column each
+        columns = {fold(name) if name in spelled else name: column for name, column in columns.items()}
         parts.append(columns | {"symbol": pd.Series([symbol] * len(dates), dtype=object)})
     _check_same_fields(fields, origin)
     joined = pd.concat([pd.DataFrame(columns) for columns in parts], ignore_index=True)
