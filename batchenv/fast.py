@@ -76,16 +76,18 @@ class FastTrainingEnv(BaseTradingEnv):
             EnvironmentStateError: The episode is over, or there was no reset yet.
         """
         self._check_running()
+        numbers = self.task.actions.of_one(action)
         engine = self._engine
-        engine.advance(self.task.actions.numbers(np.asarray(action)[None], 1))
+        self._running = False  # until the step is done: one that broke off may have moved the lane
+        engine.advance(numbers)
         out = engine.out
         self.bar += 1
         reward = float(out.reward[0])
         terminated, truncated = bool(out.terminated[0]), bool(out.truncated[0])
         self._return += reward
         info = self._info()
-        if terminated or truncated:
-            self._running = False
+        self._running = not (terminated or truncated)
+        if not self._running:
             seconds = round(time.perf_counter() - self._born, 6)
             info["episode"] = {"r": self._return, "l": self.bar - self.start, "t": seconds}
         return self._observe(), reward, terminated, truncated, info

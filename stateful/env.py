@@ -102,8 +102,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         """
         self._check_running()
         actions = self.task.actions
-        one = action[None] if isinstance(action, np.ndarray) else [action]
-        numbers = actions.numbers(one, 1)[0].clip(actions.low, actions.high).astype(np.float64)  # 2.2
+        numbers = actions.of_one(action)[0].clip(actions.low, actions.high).astype(np.float64)  # 2.2
         account, marks = self._portfolio, self.market.mark[self.bar]
         leverage = account.terms.leverage
         orders = size_orders(numbers, account.equity, account.positions.shares, marks, self.config, leverage)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from batchenv.arrays import addresses, floats, place_of, read_only
 from batchenv.base import TradingTask
 from batchenv.errors import ConfigError
 from batchenv.kernel import full, loops, plain, state
-from batchenv.kernel.jit import is_ready, pin
+from batchenv.kernel.jit import arrays_of, is_ready, pin
 from batchenv.kernel.setup import (
     is_plain,
     make_costs,
@@ -119,7 +122,19 @@ class Engine:
         return state.lane_bytes(len(self.lanes.cash), self.lanes, self.world.parameters)
 
     def open(self, which: npt.NDArray[np.int64], values: LaneValues) -> None:
-        """Start new episodes for the lanes ``which``, int64 ``[k]``, and write their rows of ``observation``."""
+        """Start new episodes for the lanes ``which``, int64 ``[k]``, and write their rows of ``observation``.
+
+        Raises:
+            ConfigError: An episode has bars that the market has not; nothing has changed then.
+        """
+        last = len(self.world.market.mark) - 1
+        wrong = (values.start < 0) | (values.end <= values.start) | (values.end > last)
+        if wrong.any():  # `LaneParameters` has checked what it was given: somebody has changed it since
+            k = int(np.flatnonzero(wrong)[0])
+            raise ConfigError(
+                f"lane {which[k]}: an episode from bar {values.start[k]} to {values.end[k]} does not lie within bars "
+                f"0 to {last}"
+            )
         parameters = self.world.parameters
         for name in (*SYMBOL_PARAMETERS, "tradable"):
             if self.lane_parameters.varies(name):
@@ -163,6 +178,16 @@ class Engine:
             own[:] = self.observation
             self.observation = own
 
+    def owns(self, array: npt.NDArray[Any]) -> bool:
+        """Return whether a contiguous array overlaps one that compiled code works on.
+
+        Compiled code takes it for granted that what it writes overlaps nothing else that it is given.
+        """
+        first, stop = addresses(array)
+        after = bisect_right(self._owned_starts, first)
+        begins_within = after > 0 and self._owned_ends[after - 1] > first
+        return begins_within or (after < len(self._owned_starts) and self._owned_starts[after] < stop)
+
     def close(self) -> None:
         """Stop the threads."""
         if self._pool is not None:
@@ -174,24 +199,21 @@ class Engine:
         block, width = plain.BLOCK if self.plain else full.BLOCK, self.lanes.holdings.shape[1]
         self._work = [state.aligned(make_work(block, width)) for _ in range(threads)]
         self._counter, self._limit = np.zeros(2 * state.DONE, np.int64), 0
-        self._pinned = [
-            [pin(state.State(self.world, self.lanes, out, work, self._counter)) for work in self._work]
+        states = [
+            [state.State(self.world, self.lanes, out, work, self._counter) for work in self._work]
             for out in self._outputs
         ]
+        self._pinned = [[pin(one) for one in threads] for threads in states]
+        arrays = [array for threads in states for one in threads for _, array in arrays_of(one)]
+        owned = sorted({addresses(array) for array in (*arrays, *self._observations) if array.nbytes})
+        self._owned_starts, self._owned_ends = [first for first, _ in owned], [stop for _, stop in owned]
 
     def _apply_custom_reward(self, function: RewardFunction) -> None:
         """Rule 7.9: a registered reward, then penalties and scaling."""
         out, lanes = self.out, self.lanes
-        step = RewardStep(out.equity_before, lanes.equity, lanes.peak, out.turnover, out.costs)
-        value = np.asarray(function(step, **self._reward_kwargs), dtype=np.float64)
-        name = self.task.config.reward_config.type
-        if value.shape != out.reward.shape:
-            raise ConfigError(
-                f"reward {name!r}: returned shape {list(value.shape)}, expected {list(out.reward.shape)}, one per lane"
-            )
-        if not np.isfinite(value).all():
-            lane = int(np.flatnonzero(~np.isfinite(value))[0])
-            raise ConfigError(f"reward {name!r}: returned {value[lane]} for lane {lane}, expected a finite number")
+        step = RewardStep(*map(read_only, (out.equity_before, lanes.equity, lanes.peak, out.turnover, out.costs)))
+        name = f"value of reward {self.task.config.reward_config.type!r}"
+        value = floats(function(step, **self._reward_kwargs), name, (out.reward.shape,), partial(place_of, symbols=()))
         drawdown = 1.0 - lanes.equity / lanes.peak
         rules = self.world.rules
         penalty = rules.turnover_penalty * out.turnover + rules.drawdown_penalty * drawdown
