@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,9 +35,11 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
     ended has, each with a boolean mask under the same name after an underscore:
 
     * ``final_obs``: object array ``[n_envs]``, the true last observation, float32 ``[size]`` or a dict;
-    * ``final_info``: a dict of arrays ``[n_envs]``: ``equity`` (money), ``bar``, ``episode`` (number);
-    * ``episode``: a dict of arrays ``[n_envs]``: ``r`` (sum of rewards), ``l`` (steps), ``t`` (seconds since
-      construction), as `gymnasium.wrappers.vector.RecordEpisodeStatistics` gives them.
+    * ``final_info``: a dict of arrays ``[n_envs]``, each with such a mask too: ``equity`` (money), ``bar``, ``return``
+      (sum of rewards), ``length`` (steps) and ``episode_number`` (from 0 since seeding).
+
+    The key ``episode`` is left to `gymnasium.wrappers.vector.RecordEpisodeStatistics`. The arrays of ``infos`` are the
+    caller's own.
 
     With ``observation_config.mode`` ``indexed`` an observation is a dict, ``{"bar": int64 [n_envs, 1], "portfolio":
     float32 [n_envs, size]}``: the market part is row ``bar`` of ``task.features.values`` and is not copied.
@@ -77,7 +78,7 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
             scaler: Feature scaling of an earlier run; None fits it on the training part of the market.
             n_threads: Threads that share a step, where it has work for more than one; results do not depend on it.
             copy: Return fresh arrays. Without it two sets of arrays are used in turn, so that a step's results stay
-                valid until the step after the next.
+                valid until the step after the next. They are the environment's own then: do not write into them.
             lane_parameters: Parameters by lane in place of the configuration's (rule 8.1), by name: numbers or arrays
                 ``[n_envs]``; fees, ``slippage_rate``, ``borrow_rate`` and ``tradable`` also ``[n_envs, symbols]``.
 
@@ -103,7 +104,6 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         self._copy = copy
         self._returns = np.zeros(self.num_envs)
         self._all = np.arange(self.num_envs, dtype=np.int64)
-        self._born = time.perf_counter()
         self._running = False
 
     @property
@@ -250,26 +250,18 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         last, bars, layout = self._engine.observation[done], lanes.bar[done, None], self.task.layout
         for row, lane in enumerate(done):
             final_obs[lane] = layout.observation(last[row], bars[row])
-        keep = {"equity": lanes.equity, "bar": lanes.bar, "episode": self.episode}
-        final_info: dict[str, Any] = {name: np.where(mask, values, 0) for name, values in keep.items()}
-        final_info |= {f"_{name}": mask for name in keep}
-        seconds = round(time.perf_counter() - self._born, 6)
-        episode: dict[str, Any] = {
-            "r": np.where(mask, self._returns, 0.0),
-            "l": np.where(mask, lanes.bar - lanes.start, 0),
-            "t": np.where(mask, seconds, 0.0),
+        told = {
+            "equity": lanes.equity,
+            "bar": lanes.bar,
+            "return": self._returns,
+            "length": lanes.bar - lanes.start,
+            "episode_number": self._episode,
         }
-        episode |= {f"_{name}": mask for name in ("r", "l", "t")}
+        final_info: dict[str, Any] = {name: np.where(mask, values, 0) for name, values in told.items()}
+        final_info |= {f"_{name}": mask.copy() for name in told}
         self._returns[done] = 0.0
         self._open(done)
-        return {
-            "final_obs": final_obs,
-            "_final_obs": mask,
-            "final_info": final_info,
-            "_final_info": mask,
-            "episode": episode,
-            "_episode": mask,
-        }
+        return {"final_obs": final_obs, "_final_obs": mask, "final_info": final_info, "_final_info": mask.copy()}
 
     def _check_memory(self, out: Any, actions: Any) -> None:
         """Check that flat observations can be written into ``out``.
