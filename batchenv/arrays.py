@@ -21,6 +21,7 @@ Place = Callable[[Index], str]
 """Names the place of an element in a message, such as ``[lane 2, symbol 'IBM']``."""
 Shapes = tuple[Index, ...]
 
+_FLOAT32 = np.dtype(np.float32)
 LARGEST_INT = 2**63 - 1
 """The largest int64."""
 
@@ -145,10 +146,12 @@ def check_memory(out: Any, name: str, shape: Index) -> None:
     Raises:
         ConfigError: It cannot; says why.
     """
+    if type(out) is np.ndarray and out.dtype == _FLOAT32 and out.shape == shape and out.flags.carray:
+        return
     expected = f"expected writable, C-contiguous float32 {list(shape)}"
     if type(out) not in (np.ndarray, np.memmap):
         raise ConfigError(f"{name}: got {type(out).__name__}, {expected}")
-    if out.dtype != np.float32 or out.shape != shape:
+    if out.dtype != _FLOAT32 or out.shape != shape:
         raise ConfigError(f"{name}: got {out.dtype} {list(out.shape)}, {expected}")
     if not out.flags.carray:
         flags = {"not writable": out.flags.writeable, "not C-contiguous": out.flags.c_contiguous}
@@ -166,12 +169,6 @@ def read_only(array: Array) -> Array:
 def overlaps(a: Array, b: Array) -> bool:
     """Return whether two arrays have an element in common."""
     return bool(np.may_share_memory(a, b) and np.shares_memory(a, b))
-
-
-def addresses(array: Array) -> tuple[int, int]:
-    """Return where the memory of a contiguous array begins, and where it ends."""
-    first = int(array.__array_interface__["data"][0])
-    return first, first + array.nbytes
 
 
 def _checked(

@@ -218,7 +218,7 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         numbers = self.task.actions.numbers(actions, self.num_envs)
         if out is not None:
             self._check_memory(out, actions)
-        if not self._copy and engine.owns(numbers):  # the arrays of an earlier step serve as actions
+        if not self._copy and numbers.base is not None and engine.owns(numbers):  # an array of an earlier step's
             numbers = numbers.copy()
         if not self._running:
             raise EnvironmentStateError(
@@ -307,19 +307,21 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
 
 
 def _check_room(n_envs: int, task: TradingTask) -> None:
-    """Check that the lanes fit into the machine's memory, before the system ends the process for want of it.
+    """Check that the lanes fit into memory, before the system ends the process for want of it.
 
     Raises:
         ConfigError: They do not, by what the shares, the observations and both spaces take alone.
     """
     symbols, size = task.market.n_symbols, task.layout.size
     need = n_envs * (8 * symbols + 4 * size + 2 * 4 * (size + symbols))
+    names = getattr(os, "sysconf_names", {})  # not every system has them
+    known = "SC_PHYS_PAGES" in names and "SC_PAGE_SIZE" in names
+    fits = not known or need <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not known on this system
-        return
-    if need > there:
+        np.empty(need if fits else 0, np.uint8)  # asks for room and uses none
+    except MemoryError:
+        fits = False
+    if not fits:
         raise ConfigError(
-            f"n_envs: {n_envs} lanes take more than {need / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f} GB; "
-            "expected fewer"
+            f"n_envs: {n_envs} lanes need at least {need / 1e9:,.1f} GB, more than this machine has; expected fewer"
         )

@@ -19,6 +19,7 @@ from batchenv.errors import ActionError, ConfigError
 
 _JOINT_LIMIT = 100_000
 _FEW = 4096
+_FLOAT32 = np.dtype(np.float32)
 PORTFOLIO_LIMIT = 10.0
 """Bound of weights, cash fraction and unrealised profit in an observation (rule 6.4)."""
 INDEX_LIMIT = 2**24
@@ -91,7 +92,7 @@ class ActionSpec:
             return self._choices(array)
         if array.dtype.kind not in "fiu":
             raise ActionError(f"actions: got dtype {array.dtype}, expected float32")
-        if array.dtype != np.float32:
+        if array.dtype != _FLOAT32:
             with np.errstate(over="ignore"):  # infinite then, and refused
                 array = array.astype(np.float32)
         if not array.flags.carray:

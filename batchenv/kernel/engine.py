@@ -6,14 +6,16 @@ import logging
 from bisect import bisect_right
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.array_utils import byte_bounds
 
-from batchenv.arrays import addresses, floats, place_of, read_only
+from batchenv.arrays import floats, place_of, read_only
 from batchenv.base import TradingTask
-from batchenv.errors import ConfigError
+from batchenv.errors import ConfigError, EnvironmentStateError
 from batchenv.kernel import full, loops, plain, state
 from batchenv.kernel.jit import arrays_of, is_ready, pin
 from batchenv.kernel.setup import (
@@ -33,6 +35,7 @@ _RANGES_A_THREAD, _LEAST_RANGE = 16, 64
 """Into how many ranges a thread's part of the lanes is cut, and the least lanes in a range."""
 _WORTH = 1 << 16
 """Lanes times symbols, three times as many under the full rules, from which waking threads pays: a tenth of a ms."""
+_BUSY = "another thread is stepping or resetting this environment; expected one thread at a time"
 _LOOKS = 20_000
 """How often the caller's thread looks whether the others are done with their last range, before it goes to sleep."""
 
@@ -105,6 +108,8 @@ class Engine:
         self._pin(threads)
         self._pool = ThreadPoolExecutor(threads - 1, "batchenv") if threads > 1 else None
         self._others: list[Future[None]] = []
+        self._turn = Lock()  # compiled code runs without the interpreter's
+        self._stranger: Any = None
 
     @property
     def out(self) -> state.StepOutput:
@@ -126,6 +131,7 @@ class Engine:
 
         Raises:
             ConfigError: An episode has bars that the market has not; nothing has changed then.
+            EnvironmentStateError: Another thread is in here, or in `advance`.
         """
         last = len(self.world.market.mark) - 1
         wrong = (values.start < 0) | (values.end <= values.start) | (values.end > last)
@@ -136,14 +142,19 @@ class Engine:
                 f"0 to {last}"
             )
         parameters = self.world.parameters
-        for name in (*SYMBOL_PARAMETERS, "tradable"):
-            if self.lane_parameters.varies(name):
-                array, given = getattr(parameters, name), getattr(values, name)
-                used = min(array.shape[1], given.shape[1])
-                array[which, :used] = given[:, :used]
-        parameters.leverage[which] = values.leverage
-        parameters.initial_cash[which] = values.initial_cash
-        loops.open_lanes(which, values.start, values.end, self.observation, self._pinned[0][0])
+        if not self._turn.acquire(blocking=False):
+            raise EnvironmentStateError(_BUSY)
+        try:
+            for name in (*SYMBOL_PARAMETERS, "tradable"):
+                if self.lane_parameters.varies(name):
+                    array, given = getattr(parameters, name), getattr(values, name)
+                    used = min(array.shape[1], given.shape[1])
+                    array[which, :used] = given[:, :used]
+            parameters.leverage[which] = values.leverage
+            parameters.initial_cash[which] = values.initial_cash
+            loops.open_lanes(which, values.start, values.end, self.observation, self._pinned[0][0])
+        finally:
+            self._turn.release()
 
     def advance(self, actions: npt.NDArray[np.float32], observation: npt.NDArray[np.float32] | None = None) -> None:
         """Take every lane over one bar and write the results into ``out``, which is another one if they alternate.
@@ -154,7 +165,23 @@ class Engine:
 
         Raises:
             ConfigError: A registered reward returned something other than one finite number for each lane.
+            EnvironmentStateError: Another thread is in here, or in `open`.
         """
+        if not self._turn.acquire(blocking=False):
+            raise EnvironmentStateError(_BUSY)
+        try:
+            self._move(actions, observation)
+        except BaseException:  # an interrupt: the other threads end by themselves, and no ticket may be left
+            wait(self._others)
+            self._counter[:] = self._limit
+            raise
+        finally:
+            self._turn.release()
+        if self.custom_reward is not None:
+            self._apply_custom_reward(self.custom_reward)
+
+    def _move(self, actions: npt.NDArray[np.float32], observation: npt.NDArray[np.float32] | None) -> None:
+        """Let compiled code take every lane over one bar."""
         if len(self._outputs) > 1:
             self._outputs.reverse()
             self._observations.reverse()
@@ -164,12 +191,12 @@ class Engine:
         mine, *theirs = self._pinned[0]
         step = self._limit, self._size, actions, self.observation
         if self._pool is not None and all(other.done() for other in self._others):  # else the machine is busy
-            self._others = [self._pool.submit(self._advance, *step, one) for one in theirs]
+            self._others.clear()
+            for one in theirs:
+                self._others.append(self._pool.submit(self._advance, *step, one))
         self._advance(*step, mine)
         if self._pool is not None and not loops.is_done(self._counter, self._limit, _LOOKS):
             wait(self._others)
-        if self.custom_reward is not None:
-            self._apply_custom_reward(self.custom_reward)
 
     def keep_observation(self) -> None:
         """Go on in memory of its own where the last step wrote the observations into that of the caller."""
@@ -183,7 +210,18 @@ class Engine:
 
         Compiled code takes it for granted that what it writes overlaps nothing else that it is given.
         """
-        first, stop = addresses(array)
+        base = array.base
+        if base is None:  # its memory is its own
+            return any(array is own for own in self._observations)
+        if base is self._stranger:  # another row of the same buffer, most likely
+            return False
+        if isinstance(base, np.ndarray) and not self._overlaps(*byte_bounds(base)):
+            self._stranger = base
+            return False
+        return self._overlaps(*byte_bounds(array))
+
+    def _overlaps(self, first: int, stop: int) -> bool:
+        """Return whether memory from one address to another holds a part of an array of ours."""
         after = bisect_right(self._owned_starts, first)
         begins_within = after > 0 and self._owned_ends[after - 1] > first
         return begins_within or (after < len(self._owned_starts) and self._owned_starts[after] < stop)
@@ -205,7 +243,7 @@ class Engine:
         ]
         self._pinned = [[pin(one) for one in threads] for threads in states]
         arrays = [array for threads in states for one in threads for _, array in arrays_of(one)]
-        owned = sorted({addresses(array) for array in (*arrays, *self._observations) if array.nbytes})
+        owned = sorted({byte_bounds(array) for array in (*arrays, *self._observations) if array.nbytes})
         self._owned_starts, self._owned_ends = [first for first, _ in owned], [stop for _, stop in owned]
 
     def _apply_custom_reward(self, function: RewardFunction) -> None:
@@ -221,11 +259,19 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the threads behind when copied or pickled."""
-        return self.__dict__ | {"_pool": None, "_others": [], "_work": [], "_pinned": []}
+        return self.__dict__ | {
+            "_pool": None,
+            "_others": [],
+            "_work": [],
+            "_pinned": [],
+            "_turn": None,
+            "_stranger": None,
+        }
 
     def __setstate__(self, state_: dict[str, Any]) -> None:
         """Find the arrays anew: a copy has its own."""
         self.__dict__.update(state_)
+        self._turn = Lock()
         self.world, self.lanes = state.aligned(self.world), state.aligned(self.lanes)
         self._pin(1)
 
