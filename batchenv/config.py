@@ -120,6 +120,9 @@ def _explain_one(model: type[BaseModel], detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{key}: this key is missing"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    bound = next((value for kind, value in detail.get("ctx", {}).items() if kind in ("gt", "ge", "lt", "le")), None)
+    if bound is not None:  # pydantic writes a large one with all of its digits
+        message = f"{message.rpartition(' ')[0]} {bound:.12g}"
     return f"{key}: {message}" + ("" if detail["type"] == "value_error" else f", got {shown(detail['input'])}")
 
 

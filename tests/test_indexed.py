@@ -461,6 +461,8 @@ def test_a_bar_that_the_market_does_not_have_is_named() -> None:
     net = extractor("mlp", n_bars=20)
     with pytest.raises(EnvironmentStateError, match=r"bar 20 .* has 20.*bind_market"):
         net(observations([3, 20]))
+    with pytest.raises(EnvironmentStateError, match=r"bar -1 .* has 20.*bind_market"):
+        net(observations([3, -1]))
 
 
 def test_a_market_of_other_columns_is_refused() -> None:
