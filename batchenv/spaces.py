@@ -68,7 +68,8 @@ class ActionSpec:
         Raises:
             ActionError: As `numbers` says.
         """
-        return self.numbers(plain(action, "action", ActionError)[None], 1)
+        array = action if type(action) is np.ndarray else plain(action, "action", ActionError)
+        return self.numbers(array[None], 1)
 
     def numbers(self, actions: Any, n_lanes: int) -> npt.NDArray[np.float32]:
         """Check actions and return them as action numbers, not yet clipped.
@@ -85,7 +86,7 @@ class ActionSpec:
             ActionError: Wrong shape, wrong kind, a choice out of range, NaN or infinity; names ``[lane, symbol]``.
         """
         expected = (n_lanes,) if self.config.joint else (n_lanes, len(self.symbols))
-        array = plain(actions, "actions", ActionError)
+        array = actions if type(actions) is np.ndarray else plain(actions, "actions", ActionError)
         if array.shape != expected:
             raise ActionError(f"actions: got shape {list(array.shape)}, expected {list(expected)}")
         if self.config.mode == "discrete":

@@ -142,7 +142,7 @@ class Engine:
                 f"0 to {last}"
             )
         parameters = self.world.parameters
-        if not self._turn.acquire(blocking=False):
+        if not self._turn.acquire(False):
             raise EnvironmentStateError(_BUSY)
         try:
             for name in (*SYMBOL_PARAMETERS, "tradable"):
@@ -167,10 +167,24 @@ class Engine:
             ConfigError: A registered reward returned something other than one finite number for each lane.
             EnvironmentStateError: Another thread is in here, or in `open`.
         """
-        if not self._turn.acquire(blocking=False):
+        if not self._turn.acquire(False):
             raise EnvironmentStateError(_BUSY)
         try:
-            self._move(actions, observation)
+            if len(self._outputs) > 1:
+                self._outputs.reverse()
+                self._observations.reverse()
+                self._pinned.reverse()
+            self.observation = self._observations[0] if observation is None else observation
+            self._limit += len(self.lanes.cash)
+            mine, *theirs = self._pinned[0]
+            step = self._limit, self._size, actions, self.observation
+            if self._pool is not None and all(other.done() for other in self._others):  # else the machine is busy
+                self._others.clear()
+                for one in theirs:
+                    self._others.append(self._pool.submit(self._advance, *step, one))
+            self._advance(*step, mine)
+            if self._pool is not None and not loops.is_done(self._counter, self._limit, _LOOKS):
+                wait(self._others)
         except BaseException:  # an interrupt: the other threads end by themselves, and no ticket may be left
             wait(self._others)
             self._counter[:] = self._limit
@@ -179,24 +193,6 @@ class Engine:
             self._turn.release()
         if self.custom_reward is not None:
             self._apply_custom_reward(self.custom_reward)
-
-    def _move(self, actions: npt.NDArray[np.float32], observation: npt.NDArray[np.float32] | None) -> None:
-        """Let compiled code take every lane over one bar."""
-        if len(self._outputs) > 1:
-            self._outputs.reverse()
-            self._observations.reverse()
-            self._pinned.reverse()
-        self.observation = self._observations[0] if observation is None else observation
-        self._limit += len(self.lanes.cash)
-        mine, *theirs = self._pinned[0]
-        step = self._limit, self._size, actions, self.observation
-        if self._pool is not None and all(other.done() for other in self._others):  # else the machine is busy
-            self._others.clear()
-            for one in theirs:
-                self._others.append(self._pool.submit(self._advance, *step, one))
-        self._advance(*step, mine)
-        if self._pool is not None and not loops.is_done(self._counter, self._limit, _LOOKS):
-            wait(self._others)
 
     def keep_observation(self) -> None:
         """Go on in memory of its own where the last step wrote the observations into that of the caller."""

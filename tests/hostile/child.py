@@ -33,7 +33,7 @@ def try_group(group: str, **environment: str) -> tuple[str, str]:
         last = next((line for line in reversed(lines) if line.startswith("try")), "before anything was tried")
         return f"exit code {code} at: {last}", ""
     wrong = "\n".join(line for line in lines if not line.startswith("try"))[-3000:]
-    return (wrong if code else ""), lines[-1]
+    return (wrong if code else ""), next(line for line in lines if line.startswith("tried"))
 
 
 PLANTED = """

@@ -23,7 +23,7 @@ from tests.hostile.child import CHECKED, KERNELS, plant, try_group
 def main() -> int:
     """Run all three; return 1 where one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lane-steps", type=int, default=300_000)
+    parser.add_argument("--lane-steps", type=int, default=200_000)
     options = parser.parse_args()
     console = Console(width=100, highlight=False)
     for kernel in KERNELS:
