@@ -1,6 +1,7 @@
 # make train   install, train the shipped configuration on the bundled data, backtest it, say where the report is
 # make test    install, then lint, type-check and test
 # make proof   ten million lane-steps of random worlds in both tiers (about 20 minutes on two cores)
+# make bounds  the proof's worlds and hostile inputs on a kernel that checks every index (two minutes, with compiling)
 # make mutants break the kernel in one place at a time: the proof must notice every time (about 10 minutes)
 # make referee VectorBT replays a million orders
 # make notebook  runs docs/evaluation.py and writes its outputs into docs/evaluation.ipynb (a minute)
@@ -13,7 +14,7 @@ RUN    ?= runs/$(shell date +%Y%m%d-%H%M%S)
 
 PEERS  := benchmarks/peers/.venv
 
-.PHONY: install train test proof mutants referee notebook bench bench-peers lint format clean
+.PHONY: install train test proof bounds mutants referee notebook bench bench-peers lint format clean
 
 install: $(VENV)/installed
 
@@ -33,6 +34,9 @@ test: install lint
 
 proof: install
 	$(BIN)/python -m tests.proof.run --lane-steps 10000000
+
+bounds: install
+	$(BIN)/python -m tests.proof.bounds
 
 mutants: install
 	$(BIN)/python -m tests.proof.mutate

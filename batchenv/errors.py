@@ -42,7 +42,16 @@ class CausalityError(BatchenvError, AssertionError):
     """A feature or an environment uses bars that are not known yet."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def shown(value: object) -> str:
+    """Return a value as a message shows it: its ``repr``, cut to 60 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of thousands of digits has none, and a stranger's object may have a broken one
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` when a known name is close to ``name``, else an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""

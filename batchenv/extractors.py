@@ -485,10 +485,11 @@ class IndexedExtractor(BaseFeaturesExtractor):
                 "bind_market(model, env) first"
             )
         bars = observations[self.bars_key][:, 0].long()
-        if len(bars) and int(bars.max()) >= len(matrix):
+        least, most = (int(bars.min()), int(bars.max())) if len(bars) else (0, 0)
+        if least < 0 or most >= len(matrix):
             raise EnvironmentStateError(
-                f"bar {int(bars.max())} is not in the market that the model looks bars up in, which has {len(matrix)}; "
-                "expected a call of bind_market(model, env) with the environment it acts in"
+                f"bar {least if least < 0 else most} is not in the market that the model looks bars up in, which has "
+                f"{len(matrix)}; expected a call of bind_market(model, env) with the environment it acts in"
             )
         return matrix, bars
 

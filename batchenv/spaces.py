@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from batchenv.arrays import place_of, plain
 from batchenv.config import ActionConfig, ObservationConfig
 from batchenv.errors import ActionError, ConfigError
 
 _JOINT_LIMIT = 100_000
 _FEW = 4096
+_FLOAT32 = np.dtype(np.float32)
 PORTFOLIO_LIMIT = 10.0
 """Bound of weights, cash fraction and unrealised profit in an observation (rule 6.4)."""
 INDEX_LIMIT = 2**24
@@ -60,6 +62,15 @@ class ActionSpec:
             return spaces.MultiDiscrete([3] * n)
         return spaces.Box(self.low, self.high, (n,), np.float32)
 
+    def of_one(self, action: Any) -> npt.NDArray[np.float32]:
+        """Check the action of a single lane and return its numbers, float32 ``[1, symbols]``; see `numbers`.
+
+        Raises:
+            ActionError: As `numbers` says.
+        """
+        array = action if type(action) is np.ndarray else plain(action, "action", ActionError)
+        return self.numbers(array[None], 1)
+
     def numbers(self, actions: Any, n_lanes: int) -> npt.NDArray[np.float32]:
         """Check actions and return them as action numbers, not yet clipped.
 
@@ -68,26 +79,25 @@ class ActionSpec:
             n_lanes: Number of lanes.
 
         Returns:
-            float32 ``[n_lanes, symbols]``, C-contiguous; `discrete` choices become -1 (sell), 0 (hold), 1 (buy).
+            float32 ``[n_lanes, symbols]``, C-contiguous, aligned and writable: the types that the kernel is compiled
+            for. `discrete` choices become -1 (sell), 0 (hold), 1 (buy).
 
         Raises:
             ActionError: Wrong shape, wrong kind, a choice out of range, NaN or infinity; names ``[lane, symbol]``.
         """
         expected = (n_lanes,) if self.config.joint else (n_lanes, len(self.symbols))
-        try:
-            array = np.asarray(actions)
-        except ValueError:
-            raise ActionError(f"actions: rows differ in length, expected shape {list(expected)}") from None
+        array = actions if type(actions) is np.ndarray else plain(actions, "actions", ActionError)
         if array.shape != expected:
             raise ActionError(f"actions: got shape {list(array.shape)}, expected {list(expected)}")
         if self.config.mode == "discrete":
             return self._choices(array)
         if array.dtype.kind not in "fiu":
             raise ActionError(f"actions: got dtype {array.dtype}, expected float32")
-        if array.dtype != np.float32:
+        if array.dtype != _FLOAT32:
             with np.errstate(over="ignore"):  # infinite then, and refused
                 array = array.astype(np.float32)
-        array = np.ascontiguousarray(array)
+        if not array.flags.carray:
+            array = array.copy()
         if not math.isfinite(_sum(array)):
             self._refuse_non_finite(array)
         return array
@@ -97,10 +107,11 @@ class ActionSpec:
         if array.dtype.kind not in "iu":
             raise ActionError(f"actions: got dtype {array.dtype}, expected integers in [0, {n_choices})")
         if array.size and (array.min() < 0 or array.max() >= n_choices):
-            where = np.argwhere((array < 0) | (array >= n_choices))[0]
+            where = tuple(np.argwhere((array < 0) | (array >= n_choices))[0].tolist())
             raise ActionError(
-                f"actions{self._where(where)}: got {array[tuple(where)]}, expected an integer in [0, {n_choices})"
+                f"actions{place_of(where, self.symbols)}: got {array[where]}, expected an integer in [0, {n_choices})"
             )
+        array = array.astype(np.int64, copy=False)
         if self.config.joint:
             array = array[:, None] // 3 ** np.arange(len(self.symbols)) % 3
         return np.ascontiguousarray(array, dtype=np.float32) - np.float32(1)
@@ -108,16 +119,12 @@ class ActionSpec:
     def _refuse_non_finite(self, array: npt.NDArray[np.float32]) -> None:
         bad = np.argwhere(~np.isfinite(array))
         if len(bad):
-            where = bad[0]
+            where = tuple(bad[0].tolist())
             more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
             raise ActionError(
-                f"actions{self._where(where)}: got {array[tuple(where)]}, "
+                f"actions{place_of(where, self.symbols)}: got {array[where]}, "
                 f"expected a finite number in [{self.low:g}, {self.high:g}]{more}"
             )
-
-    def _where(self, index: npt.NDArray[np.int64]) -> str:
-        symbol = f", symbol {self.symbols[index[1]]!r}" if len(index) > 1 else ""
-        return f"[lane {index[0]}{symbol}]"
 
 
 def _sum(array: npt.NDArray[np.float32]) -> float:

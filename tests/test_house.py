@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = {
     "errors": 0,
     "calendars": 1,
+    "arrays": 1,
     "loaders": 1,
     "market": 2,
     "config": 2,
@@ -44,7 +45,7 @@ ORDER = {
     "cli": 12,
 }
 """A module may import only modules of a lower number, or of its own folder."""
-FACTS = {"errors", "market", "features", "config", "spaces", "base", "episodes", "rewards", "parameters"}
+FACTS = {"arrays", "errors", "market", "features", "config", "spaces", "base", "episodes", "rewards", "parameters"}
 """What the evaluation tier may know of the training tier: facts, never arithmetic."""
 FACES = {"agent", "batch", "fast", "record", "runs", "sb3", "train"}
 COMMAND_LINE = {

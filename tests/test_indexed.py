@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.utils import env_checker
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from batchenv import Agent, BatchTradingEnv, EnvConfig, FastTrainingEnv, TradingVecEnv, assert_causal, register_feature
@@ -369,7 +369,7 @@ def test_gradients_are_those_of_encoding_every_lane(encoder: str) -> None:
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_ppo_learns(encoder: str) -> None:
-    env = VecMonitor(VecNormalize(venv(), norm_obs=False))
+    env = VecNormalize(venv(), norm_obs=False)
     model = ppo(env, encoder, encoder_kwargs=ENCODERS[encoder])
     before = [p.detach().clone() for p in model.policy.parameters()]
     model.learn(192)
@@ -461,6 +461,8 @@ def test_a_bar_that_the_market_does_not_have_is_named() -> None:
     net = extractor("mlp", n_bars=20)
     with pytest.raises(EnvironmentStateError, match=r"bar 20 .* has 20.*bind_market"):
         net(observations([3, 20]))
+    with pytest.raises(EnvironmentStateError, match=r"bar -1 .* has 20.*bind_market"):
+        net(observations([3, -1]))
 
 
 def test_a_market_of_other_columns_is_refused() -> None:
