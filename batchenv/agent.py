@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
@@ -144,19 +143,22 @@ class Agent:
         return self
 
     def predict(
-        self, observation: npt.NDArray[np.float32], state: Any = None, *, deterministic: bool = True
+        self, observation: Any, state: Any = None, episode_start: Any = None, *, deterministic: bool = True
     ) -> tuple[npt.NDArray[Any], Any]:
         """Return the action for an observation, as the model's ``predict`` does, without exploration by default.
 
         Args:
-            observation: float32 ``[size]`` or ``[n, size]``.
+            observation: float32 ``[size]`` or ``[n, size]``, or a dict of such.
             state: State of a recurrent policy; others ignore it.
+            episode_start: Whether an episode begins, bool ``[n]``, for a recurrent policy; others ignore it.
             deterministic: Whether to act without exploration.
 
         Returns:
             Action or actions, and the next state.
         """
-        action, state = self.model.predict(observation, state=state, deterministic=deterministic)
+        action, state = self.model.predict(
+            observation, state=state, episode_start=episode_start, deterministic=deterministic
+        )
         return action, state
 
     def acting_in(self, env: Any) -> AbstractContextManager[None]:

@@ -87,10 +87,10 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
                 raise ConfigError(f"{name}: got {value!r}, expected an integer from 1 to {most}")
         self.task = TradingTask.build(market, config, features, scaler)
         self.num_envs = int(n_envs)
-        self.single_observation_space = self.task.layout.space
-        self.single_action_space = self.task.actions.space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.single_observation_space, self.single_action_space = self.task.observation_space, self.task.action_space
+        remembered_by = self.task.made_for.remembered_by
+        self.observation_space = remembered_by(batch_space(self.single_observation_space, self.num_envs))
+        self.action_space = remembered_by(batch_space(self.single_action_space, self.num_envs))
         self.render_mode = None
         self.seed_value = check_seed(seed)
         self.episode = np.full(self.num_envs, -1, np.int64)

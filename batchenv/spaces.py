@@ -20,6 +20,8 @@ _JOINT_LIMIT = 100_000
 _FEW = 4096
 PORTFOLIO_LIMIT = 10.0
 """Bound of weights, cash fraction and unrealised profit in an observation (rule 6.4)."""
+_ROUNDING = 1e-5
+"""Numbers of an observation, in float32, that differ by less are the same."""
 INDEX_LIMIT = 2**24
 """Most bars of an indexed observation: stable-baselines3 hands numbers to networks as float32, which count so far."""
 Observation = Any
@@ -210,6 +212,47 @@ class ObservationLayout:
             bar: Index of the bar in the market, int64 ``[..., 1]``; kept, not copied.
         """
         return {"bar": bar, "portfolio": vector} if self.indexed else vector
+
+    def contradiction(self, observation: Any) -> str | None:
+        """Return why no environment of this layout can have shown an observation; None where one can.
+
+        Weights and the cash fraction are parts of one equity (rule 6.4), so they add up to 1, or are all 0 where there
+        is no equity. Hardly anything that was done to an observation leaves that as it is.
+
+        Args:
+            observation: One observation or many, float32 ``[..., size]`` or a dict; of any market and any order of its
+                symbols.
+        """
+        if isinstance(observation, dict) != self.indexed:
+            return f"got {type(observation).__name__}, expected observation_config.mode {self.config.mode!r}"
+        if self.indexed:
+            if set(observation) != {"bar", "portfolio"}:
+                return f"got the parts {sorted(observation)}, expected 'bar' and 'portfolio'"
+            bar = np.asarray(observation["bar"])
+            if bar.shape[-1:] != (1,) or bar.dtype.kind not in "iu" or (bar < 0).any():
+                return f"the number of the bar is {bar.reshape(-1)[0]:g}, expected an integer from 0 upwards"
+            observation = observation["portfolio"]
+        rows = np.asarray(observation)
+        if rows.shape[-1:] != (self.size,):
+            return f"got {rows.shape[-1] if rows.ndim else 1} numbers, expected {self.size}"
+        return self._row_contradiction(rows.reshape(-1, self.size).astype(np.float64))
+
+    def _row_contradiction(self, rows: npt.NDArray[np.float64]) -> str | None:
+        """Return what is wrong with the vectors of some observations, float64 ``[n, size]``, or None."""
+        low, high = self._vector_space.low.astype(np.float64), self._vector_space.high.astype(np.float64)
+        parts = self.parts
+        shares = np.concatenate([rows[:, parts["weights"]], rows[:, parts["cash"]]], axis=1)
+        outside = ~((rows >= low - _ROUNDING) & (rows <= high + _ROUNDING))  # NaN is outside
+        if outside.any():
+            row, column = np.argwhere(outside)[0]
+            bounds = f"[{low[column]:g}, {high[column]:g}]"
+            return f"{self.names[column]} is {rows[row, column]:g}, expected a number in {bounds}"
+        total, size = shares.sum(axis=1), np.abs(shares).sum(axis=1)
+        cut = (np.abs(shares) >= PORTFOLIO_LIMIT).any(axis=1)
+        wrong = (np.abs(total - 1.0) > _ROUNDING * np.maximum(size, 1.0)) & (size != 0.0) & ~cut
+        if wrong.any():
+            return f"weights and cash add up to {total[wrong][0]:.4g}, expected 1"
+        return None
 
     @property
     def _vector_space(self) -> spaces.Box:

@@ -24,6 +24,7 @@ ORDER = {
     "rewards": 3,
     "spaces": 4,
     "parameters": 4,
+    "made_for": 4,
     "base": 5,
     "kernel": 6,
     "batch": 7,
@@ -31,6 +32,7 @@ ORDER = {
     "sb3": 8,
     "runs": 8,
     "extractors": 6,
+    "wrappers": 5,
     "networks": 6,
     "rollout": 7,
     "mlp": 7,
@@ -43,7 +45,21 @@ ORDER = {
     "cli": 12,
 }
 """A module may import only modules of a lower number, or of its own folder."""
-FACTS = {"errors", "market", "features", "config", "spaces", "base", "episodes", "rewards", "parameters"}
+FACTS = {
+    "errors",
+    "market",
+    "features",
+    "config",
+    "spaces",
+    "base",
+    "episodes",
+    "rewards",
+    "parameters",
+    "made_for",
+} | {
+    "extractors",
+    "wrappers",
+}
 """What the evaluation tier may know of the training tier: facts, never arithmetic."""
 FACES = {"agent", "batch", "fast", "record", "runs", "sb3", "train"}
 COMMAND_LINE = {
