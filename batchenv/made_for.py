@@ -6,7 +6,7 @@ come back with a model that is loaded. They are plain JSON: reading them needs n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -20,6 +20,11 @@ from batchenv.market import MarketData
 __all__ = ["MadeFor"]
 
 FORMAT = 1
+_SAME = 1e-6
+"""Scalings whose numbers differ by less, as parts of a standard deviation, are the same: other versions of numpy and
+pandas round differently."""
+_MEANING = {"observation": ("mode", "unrealized_pnl", "time_left"), "action": ("mode", "joint")}
+"""What must be the same for observations and actions to mean the same."""
 _ATTRIBUTE = "made_for"
 """The attribute of a space that holds the facts."""
 _Space = TypeVar("_Space", bound=spaces.Space[Any])
@@ -139,3 +144,61 @@ class MadeFor:
             )
         except (FeatureError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"what the model was made for cannot be read: {error}") from None
+
+    # --- comparison, in words -------------------------------------------------------------------------------
+
+    def conflict(self, here: MadeFor) -> str | None:
+        """Say why observations and actions mean something else in an environment; None where they mean the same.
+
+        The order of symbols and features, and the scaling, are left out: both can be put right.
+
+        Args:
+            here: The facts about that environment.
+        """
+        for what, known, there, how in (
+            ("symbols", self.symbols, here.symbols, "market.select([...])"),
+            ("features", self.features, here.features, "features=[...]"),
+        ):
+            if set(known) != set(there):
+                return (
+                    f"it was trained on the {what} {_names(known)}, and the environment {_apart(known, there)}; "
+                    f"expected the same {what}, in any order ({how})"
+                )
+        for section, keys in _MEANING.items():
+            for key in keys:
+                was, now = getattr(self, section).get(key), getattr(here, section)[key]
+                if was != now:
+                    return (
+                        f"{section}_config.{key} was {was!r} in training, and is {now!r} here; expected the training's"
+                    )
+        return None
+
+    def reordered(self, here: MadeFor) -> str | None:
+        """Say which symbols or features have another order in an environment; None where all have the same."""
+        pairs = (("symbols", self.symbols, here.symbols), ("features", self.features, here.features))
+        changed = [f"{what} {_names(a)} (here {_names(b)})" for what, a, b in pairs if a != b]
+        return " and on the ".join(changed) or None
+
+    def rescaled(self, scaler: FeatureScaler) -> str | None:
+        """Say where another scaling of the same features differs first; None where it does not."""
+        known = self.scaler
+        for name, mean, std in zip(known.names, known.mean, known.std, strict=True):
+            at = scaler.names.index(name)
+            for what, was, now in (("mean", mean, scaler.mean[at]), ("std", std, scaler.std[at])):
+                if abs(was - now) > _SAME * std:
+                    return f"{name} has {what} {now:.6g} here, and had {was:.6g} in training"
+        if known.names and known.clip != scaler.clip:
+            return f"values are cut at {scaler.clip:g} here, and were at {known.clip:g} in training"
+        return None
+
+
+def _apart(known: Sequence[str], there: Sequence[str]) -> str:
+    missing = [name for name in known if name not in there]
+    extra = [name for name in there if name not in known]
+    parts = ([f"lacks {_names(missing)}"] if missing else []) + ([f"has {_names(extra)} too many"] if extra else [])
+    return " and ".join(parts)
+
+
+def _names(names: Sequence[str]) -> str:
+    most = 12
+    return (", ".join(names[:most]) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")

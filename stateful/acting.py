@@ -71,21 +71,30 @@ class Training:
             )
         learner, made_for = _learner(agent), MadeFor.of(agent)
         if learner is None:
-            return cls(None, made_for, None, (_UNSEEN,) if _is_policy(agent) and made_for is not None else ())
+            flags = (_UNSEEN if made_for is not None else _FORGOTTEN,) if _is_policy(agent) else ()
+            return cls(None, made_for, None, flags)
         chain = None
         if learner.env is not None:
             from batchenv.wrappers import Chain
 
             chain = Chain.of(learner.env)
-        flags = [_what_is_unseen(agent, learner, chain)]
+        found = [_what_is_unseen(agent, learner, chain)]
         latest = chain.made_for if chain is not None and learner._last_obs is not None else None
         if latest is not None and made_for is not None:
-            flags.append(_other_environment(made_for, latest))
+            found.append(_other_environment(made_for, latest))
             latest = replace(latest, bars=_hull(made_for.bars, latest.bars))
         made_for = latest or made_for
-        return cls(learner, made_for, chain, tuple(flag for flag in flags if flag is not None))
+        if made_for is None:
+            found.append(_FORGOTTEN)
+        return cls(learner, made_for, chain, tuple(flag for flag in found if flag is not None))
 
 
+_FORGOTTEN = Flag(
+    "training_not_remembered",
+    "note",
+    "Not checked: whether symbols, features and their scaling are those of the training, in its order. The model does "
+    "not remember what it was made for: an earlier version of batchenv, or another environment, trained it.",
+)
 _UNSEEN = Flag(
     "wrappers_unknown",
     "note",
