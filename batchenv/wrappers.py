@@ -181,16 +181,18 @@ class Preprocessing:
         """Whether observations are stacked."""
         return any(isinstance(step, Stacked) for step in self.steps)
 
-    def changes_nothing(self, observation: Any) -> bool:
-        """Whether the statistics leave observations of one bar as they are, as statistics of nothing do."""
+    def undone(self, observation: Any) -> tuple[Any, bool]:
+        """Return observations before they were normalised, and whether a number was cut off, so that it is lost."""
         for step in self.steps:
             if isinstance(step, Normalized):
-                made: Any = step.statistics.normalize_obs(observation)
-                pairs = (
-                    [(made, observation)] if not isinstance(made, dict) else [(made[k], observation[k]) for k in made]
-                )
-                return all(np.allclose(a, b, atol=1e-5) for a, b in pairs)
-        return True
+                found: Any = step.statistics
+                sizes = step.sizes()
+                parts = [observation] if None in sizes else [observation[key] for key in sizes]
+                width = next(iter(sizes.values()))[-1]  # of a frame, or of a stack
+                seen = observation if None not in sizes else np.asarray(observation)[..., -width:]
+                cut = any((np.abs(part) >= found.clip_obs).any() for part in parts)
+                return found.unnormalize_obs(seen), bool(cut)
+        return observation, False
 
     def space(self, space: spaces.Space[Any]) -> spaces.Space[Any]:
         """Return the space of what a model sees of an environment with this observation space.

@@ -24,6 +24,7 @@ from stateful.env import StatefulTradingEnv
 from stateful.evaluation.flags import Flag
 
 if TYPE_CHECKING:
+    from batchenv.spaces import ObservationLayout
     from batchenv.wrappers import Chain, Preprocessing
 
 Act = Callable[[Any], Any]
@@ -173,12 +174,16 @@ class Actor:
     Attributes:
         agent: The agent.
         preprocessing: What wrappers did in training; None where they did nothing.
+        flags: What may be otherwise than in training.
     """
 
-    def __init__(self, agent: Predictor, preprocessing: Preprocessing | None, deterministic: bool) -> None:
+    def __init__(
+        self, agent: Predictor, preprocessing: Preprocessing | None, deterministic: bool, flags: tuple[Flag, ...]
+    ) -> None:
         """Take what `of` found."""
         self.agent = agent
         self.preprocessing = preprocessing
+        self.flags = flags
         self._deterministic = deterministic
         self._learner = _learner(agent)
         try:
@@ -222,9 +227,10 @@ class Actor:
         _check_spaces(agent, seen, env)
         _check_remembered(agent, preprocessing)
         _check_looks_up(training.learner or agent, env)
-        if training.learner is not None:
-            _check_last_observation(training, preprocessing, env, handed_in=vec_normalize is not None)
-        return cls(agent, preprocessing, deterministic)
+        flag = None
+        if training.learner is not None and training.learner._last_obs is not None:
+            flag = _check_last_observation(training, preprocessing, env, handed_in=vec_normalize is not None)
+        return cls(agent, preprocessing, deterministic, (*training.flags, *([flag] if flag else [])))
 
     @contextmanager
     def acting_in(self, env: Any) -> Iterator[Act]:
@@ -373,30 +379,22 @@ def _check_looks_up(model: Any, env: StatefulTradingEnv) -> None:
 
 def _check_last_observation(
     training: Training, preprocessing: Preprocessing | None, env: StatefulTradingEnv, *, handed_in: bool
-) -> None:
+) -> Flag | None:
     """Check that the last observation that a model saw in training could have come about as observations do here.
 
     Raises:
         RunError: It could not; says what changed it.
     """
-    learner = training.learner
-    if learner._last_obs is None:
-        return
-    layout = env.task.layout
+    learner, layout = training.learner, env.task.layout
     if training.made_for is not None:
         action = training.made_for.action
         layout = replace(layout, borrows=bool(action["allow_short"]) or action["leverage"] > 1)
     last = _latest(learner._last_obs, layout.size)
     wrong = layout.contradiction(last)
     if preprocessing is not None and preprocessing.normalizes:
-        if wrong is None and handed_in and not preprocessing.changes_nothing(last):
-            raise RunError(
-                "vec_normalize: the last observations that the model saw in training are not normalised, so nothing "
-                "normalised them; expected no vec_normalize"
-            )
-        return
+        return _check_statistics(preprocessing, learner._last_obs, layout, raw=wrong is None) if handed_in else None
     if wrong is None:
-        return
+        return None
     original = learner._last_original_obs
     if original is not None and layout.contradiction(_latest(original, layout.size)) is None:
         raise RunError(
@@ -407,6 +405,39 @@ def _check_last_observation(
         "the agent does not fit the environment: the last observations that it saw in training cannot have come from "
         f"an environment like this one ({wrong}), so something changed them; where that was VecNormalize, {HAND_IN}"
     )
+
+
+def _check_statistics(preprocessing: Preprocessing, last: Any, layout: ObservationLayout, *, raw: bool) -> Flag | None:
+    """Check that statistics that were handed in are those that a model's last observation was normalised with.
+
+    Raises:
+        RunError: Nothing normalised it.
+    """
+    original, cut = preprocessing.undone(last)
+    original, last = (_latest(seen, layout.size) for seen in (original, last))
+    if raw and not np.allclose(_numbers(original), _numbers(last), atol=1e-4):
+        raise RunError(
+            "vec_normalize: the last observations that the model saw in training are not normalised, so nothing "
+            "normalised them; expected no vec_normalize"
+        )
+    wrong = None if cut else layout.contradiction(original, _OTHER_STATISTICS)
+    if wrong is None:
+        return None
+    return Flag(
+        "other_statistics",
+        "warning",
+        "Perhaps normalised by the statistics of another training: without them, the last observations that the model "
+        f"saw in training are none of an environment like this one ({wrong}). Expected the file that was saved with "
+        "the model.",
+    )
+
+
+_OTHER_STATISTICS = 0.02
+"""How far weights and cash may add up to something else than 1: statistics may be a little older than the model."""
+
+
+def _numbers(observation: Any) -> Any:
+    return observation["portfolio"] if isinstance(observation, Mapping) else observation
 
 
 def _latest(observation: Any, size: int) -> Any:

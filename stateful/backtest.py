@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from batchenv.config import BacktestConfig, EnvConfig
-from batchenv.errors import ConfigError
+from batchenv.errors import ConfigError, RunError
 from batchenv.features import FeatureScaler
 from batchenv.market import MarketData
 from stateful.acting import Act, Actor, Predictor, Training
@@ -22,7 +22,7 @@ from stateful.evaluation.attribution import Attribution, attribute
 from stateful.evaluation.flags import Flag, Span, TrainedOn, red_flags, training_span
 from stateful.evaluation.sharpe import Trials
 from stateful.evaluation.uncertainty import Uncertainty, measure_uncertainty
-from stateful.fitting import fit_environment
+from stateful.fitting import Fitted, fit_environment
 from stateful.metrics import performance_metrics
 from stateful.terms import Terms
 from stateful.verdict import Verdict, headlines, verdicts
@@ -241,15 +241,14 @@ class BackTesting:
             own = {name: value for name, value in own.items() if not name.startswith("episode_")}
         training = Training.of(agent)
         fitted = fit_environment(env, rules, own, training.made_for)
-        self.env = StatefulTradingEnv(
-            fitted.market,
-            rules,
-            fitted.features,
-            scaler=fitted.scaler,
-            seed=env.seed_value,
-            lane=env.lane,
-            lane_parameters=fitted.lane_parameters,
-        )
+        self.env = self._baseline_env = _playing(env, rules, fitted)
+        if fitted.market is not env.market:  # a baseline may count on the order of symbols that was handed in
+            if self._episode and rules.randomization.tradable is not None:
+                raise RunError(
+                    "episode: which symbols may be traded is drawn by their places, and the agent was trained on "
+                    f"another order of them; expected market.select({list(fitted.market.symbols)})"
+                )
+            self._baseline_env = _playing(env, rules, Fitted(env.market, env.features, env.scaler, own))
         self.actor = Actor.of(
             agent,
             training,
@@ -258,7 +257,7 @@ class BackTesting:
             vec_normalize=self.config.vec_normalize if vec_normalize is None else vec_normalize,
             frame_stack=self.config.frame_stack if frame_stack is None else frame_stack,
         )
-        self._fit = (*fitted.flags, *training.flags)
+        self._fit = (*fitted.flags, *self.actor.flags)
         self._remembered = None if training.made_for is None else training_span(training.made_for.bars)
 
     def run(self, progress: Progress | None = None) -> BacktestResults:
@@ -280,10 +279,11 @@ class BackTesting:
         metrics = self._measure(history, fills, trades)
         baselines: dict[str, pd.DataFrame] = {}
         measured: dict[str, dict[str, Any]] = {}
+        other = self._baseline_env
         for baseline in self.baselines:
-            _play_baseline(baseline, env, self._episode, metrics)
-            baselines[baseline.name] = env.history
-            measured[baseline.name] = self._measure(env.history, env.fills, env.trades)
+            _play_baseline(baseline, other, self._episode, metrics)
+            baselines[baseline.name] = other.history
+            measured[baseline.name] = self._measure(other.history, other.fills, other.trades)
         metrics |= {"baselines": measured, "vectorbt": None}
         results = BacktestResults(
             metrics=metrics,
@@ -343,6 +343,19 @@ def _check_env(env: Any) -> None:
     wrapped = isinstance(getattr(env, "unwrapped", None), StatefulTradingEnv)
     hint = "; what a wrapper does belongs into the agent's predict" if wrapped else ""
     raise ConfigError(f"env: got {type(env).__name__}, expected a StatefulTradingEnv{hint}")
+
+
+def _playing(env: StatefulTradingEnv, rules: EnvConfig, fitted: Fitted) -> StatefulTradingEnv:
+    """Return an environment like ``env``, made of other parts."""
+    return StatefulTradingEnv(
+        fitted.market,
+        rules,
+        fitted.features,
+        scaler=fitted.scaler,
+        seed=env.seed_value,
+        lane=env.lane,
+        lane_parameters=fitted.lane_parameters,
+    )
 
 
 def _as_backtest_config(config: BacktestConfig | Mapping[str, Any] | None) -> BacktestConfig:

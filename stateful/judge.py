@@ -32,7 +32,8 @@ def make_judge(
     Raises:
         BatchenvError: The validation part cannot be played, for example because it is too short.
     """
-    settings = backtest_config.updated(vectorbt=False, uncertainty={"resamples": 0})
+    own = {"vec_normalize": None, "frame_stack": None}  # those are of another model: backtest.model
+    settings = backtest_config.updated(vectorbt=False, uncertainty={"resamples": 0}, **own)
     env = StatefulTradingEnv(validation, settings.applied_to(config), scaler=scaler, seed=0)
 
     def judge(agent: Any) -> dict[str, float | None]:

@@ -133,6 +133,18 @@ def test_statistics_for_a_model_that_saw_raw_observations_are_refused(tmp_path: 
     assert equity(model, exact(), vec_normalize=fresh) == pytest.approx(by_hand(model, exact()), rel=1e-4)
 
 
+def test_statistics_of_another_training_are_flagged(tmp_path: Path) -> None:
+    for wrap, depth in ((VecNormalize, None), (lambda venv: VecFrameStack(VecNormalize(venv), 2), 2)):
+        model = train("ppo", wrap)
+        loaded = again(model, tmp_path)
+        shorter = {"action_config": {"mode": "weights"}, "episode_config": {"length": 3, "random_start": True}}
+        other = train("ppo", wrap, **shorter).get_vec_normalize_env()
+        found = {flag.name: flag for flag in judge(loaded, exact(), vec_normalize=other, frame_stack=depth).flags}
+        assert found["other_statistics"].severity == "warning"
+        own = judge(loaded, exact(), vec_normalize=model.get_vec_normalize_env(), frame_stack=depth)
+        assert "other_statistics" not in flags(own)
+
+
 def test_statistics_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     model = again(train("ppo", VecNormalize), tmp_path)
     with pytest.raises(RunError, match=r"vec_normalize: .*nowhere\.pkl: there is no file here"):
@@ -474,6 +486,14 @@ def test_a_model_that_a_configuration_names_brings_its_statistics(tmp_path: Path
     stack = Stack(2)
     wanted = by_hand(model, exact(), lambda vector: stack(normalize(model)(vector)))
     assert plan().testing.run().equity.tolist() == wanted
+
+
+def test_a_run_s_own_agent_needs_no_statistics_of_another_model() -> None:
+    """``backtest.vec_normalize`` belongs to ``backtest.model``: validation in training does without it."""
+    config = BacktestConfig.model_validate({"vec_normalize": "nowhere.pkl", "frame_stack": 3})
+    model = train("ppo")
+    figures = make_judge(TEST, EnvConfig.model_validate(rules()), exact().scaler, config)(model)
+    assert figures["total_return"] == by_hand(model, exact())[-1] / 1e5 - 1.0
 
 
 def test_an_agent_and_its_copy_from_a_file_are_judged_alike(tmp_path: Path) -> None:

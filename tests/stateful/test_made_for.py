@@ -196,6 +196,29 @@ def test_what_differs_by_symbol_follows_its_symbol() -> None:
     assert "B" not in set(results[1].fills["symbol"])
 
 
+def test_a_baseline_of_ones_own_finds_the_symbols_where_they_were_handed_in() -> None:
+    class FirstSymbol:
+        name, label = "first", "the first symbol"
+
+        def orders(self, env: Any) -> Any:
+            return np.eye(4)[0] * (env.bar == env.start)
+
+    found = BackTesting(train("ppo"), reordered(), QUIET, baselines=[FirstSymbol()]).run()
+    held = found.baselines["first"]
+    assert held["shares[D]"].iloc[-1] == 1.0
+    assert (held[["shares[A]", "shares[B]", "shares[C]"]] == 0.0).all().all()
+    assert len(held) == len(found.history)
+    assert held.index.equals(found.history.index)
+
+
+def test_drawn_symbols_are_not_drawn_in_another_order() -> None:
+    some = {"randomization": {"tradable": [2, 3]}}
+    model = train("ppo", **some)
+    assert BackTesting(model, exact(TRAIN, **some), QUIET, episode=(0, 1), baselines=()).run().metrics["bars"] == 12
+    with pytest.raises(RunError, match=r"drawn by their places.*market\.select\(\['A', 'B', 'C', 'D'\]\)"):
+        BackTesting(model, exact(TRAIN.select(BACKWARDS), **some), QUIET, episode=(0, 1))
+
+
 def test_a_stress_test_plays_in_the_training_s_order() -> None:
     model = train("ppo")
     found = [
