@@ -94,12 +94,12 @@ class Normalized:
         Raises:
             RunError: They are of another size, or scale the number of a bar.
         """
-        keys = self.statistics.norm_obs_keys
-        if _BAR in _parts(space) and (keys is None or _BAR in keys):
+        keys, sizes = self.statistics.norm_obs_keys, self.sizes()
+        if _BAR in sizes:
             raise RunError(SCALES_THE_BAR)
-        if self.sizes() != {key: sub.shape for key, sub in _parts(space).items() if keys is None or key in keys}:
+        if sizes != {key: sub.shape for key, sub in _parts(space).items() if keys is None or key in keys}:
             raise RunError(
-                f"VecNormalize: its statistics are of observations of shape {_words(self.sizes())}, the environment "
+                f"VecNormalize: its statistics are of observations of shape {_words(sizes)}, the environment "
                 f"shows {_words({key: sub.shape for key, sub in _parts(space).items()})}; expected those of the "
                 "training (and frame_stack=, where frames were stacked)"
             )

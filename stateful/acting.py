@@ -230,7 +230,9 @@ class Actor:
         flag = None
         if training.learner is not None and training.learner._last_obs is not None:
             flag = _check_last_observation(training, preprocessing, env, handed_in=vec_normalize is not None)
-        return cls(agent, preprocessing, deterministic, (*training.flags, *([flag] if flag else [])))
+        answered = () if vec_normalize is None and frame_stack is None else ("normalization_unknown", _UNSEEN.name)
+        flags = [each for each in (*training.flags, flag) if each is not None and each.name not in answered]
+        return cls(agent, preprocessing, deterministic, tuple(flags))
 
     @contextmanager
     def acting_in(self, env: Any) -> Iterator[Act]:
