@@ -9,12 +9,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
 from batchenv.arrays import LARGEST_INT, whole
 from batchenv.config import EnvConfig, as_env_config
 from batchenv.episodes import EpisodeSchedule, check_seed
 from batchenv.errors import ConfigError, EnvironmentStateError, FeatureError, MarketDataError, did_you_mean, shown
 from batchenv.features import FeatureMatrix, FeatureScaler, compute_features
+from batchenv.made_for import MadeFor
 from batchenv.market import MarketData
 from batchenv.parameters import LaneParameters, LaneValues, per_symbol
 from batchenv.spaces import ActionSpec, Observation, ObservationLayout
@@ -31,6 +33,7 @@ class TradingTask:
         actions: The action of one lane.
         layout: The observation of one lane.
         schedule: Where episodes start and end.
+        scaler_given: Whether the feature scaling was handed in; else it was fitted on bars of this market.
     """
 
     market: MarketData
@@ -39,6 +42,7 @@ class TradingTask:
     actions: ActionSpec
     layout: ObservationLayout
     schedule: EpisodeSchedule
+    scaler_given: bool = False
 
     @classmethod
     def build(
@@ -82,7 +86,22 @@ class TradingTask:
             matrix.names, bars.symbols, rules.observation_config, matrix.scaler.clip, bars.n_bars, borrows
         )
         actions = ActionSpec(rules.action_config, bars.symbols)
-        return cls(bars, rules, matrix, actions, layout, schedule)
+        return cls(bars, rules, matrix, actions, layout, schedule, scaler is not None)
+
+    @property
+    def made_for(self) -> MadeFor:
+        """What a model that is trained on this task remembers of it."""
+        return MadeFor.from_parts(self.market, self.config, self.features)
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """The space of one lane's observation, which remembers what it was made for."""
+        return self.made_for.remembered_by(self.layout.space)
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """The space of one lane's action, which remembers what it was made for."""
+        return self.made_for.remembered_by(self.actions.space)
 
 
 def _check_market(market: MarketData, rules: EnvConfig) -> None:
@@ -163,8 +182,8 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
         self.task = TradingTask.build(market, config, features, scaler)
         self.market = self.task.market
         self.config = self.task.config
-        self.observation_space = self.task.layout.space
-        self.action_space = self.task.actions.space
+        self.observation_space = self.task.observation_space
+        self.action_space = self.task.action_space
         self.render_mode = None
         self.seed_value = check_seed(seed)
         self.lane = whole(lane, "lane", 0, LARGEST_INT)

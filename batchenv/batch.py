@@ -89,10 +89,10 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         threads = whole(n_threads, "n_threads", 1, MAX_THREADS)
         self.task = TradingTask.build(market, config, features, scaler)
         _check_room(self.num_envs, self.task)
-        self.single_observation_space = self.task.layout.space
-        self.single_action_space = self.task.actions.space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.single_observation_space, self.single_action_space = self.task.observation_space, self.task.action_space
+        remembered_by = self.task.made_for.remembered_by
+        self.observation_space = remembered_by(batch_space(self.single_observation_space, self.num_envs))
+        self.action_space = remembered_by(batch_space(self.single_action_space, self.num_envs))
         self.render_mode = None
         self.seed_value = check_seed(seed)
         self._episode = np.full(self.num_envs, -1, np.int64)

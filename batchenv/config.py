@@ -554,6 +554,9 @@ class BacktestConfig(ConfigModel):
         risk_free_rate: Yearly rate in the Sharpe and Sortino ratios.
         model: Model to test when a configuration is given in place of a run folder: a zip file of
             stable-baselines3.
+        vec_normalize: The file with the statistics of that model's `VecNormalize`, where it was trained under one that
+            normalises observations.
+        frame_stack: ``n_stack`` of that model's `VecFrameStack`, where it was trained under one.
         baselines: What the agent is compared with, in this order.
         rebalance_bars: Bars between rebalances of the baselines that have a schedule: equal weight, minimum variance,
             inverse volatility and momentum.
@@ -567,6 +570,8 @@ class BacktestConfig(ConfigModel):
     cost_config: CostConfig = CostConfig()
     risk_free_rate: float = Field(0.0, gt=-1)
     model: str | None = None
+    vec_normalize: str | None = None
+    frame_stack: int | None = Field(None, ge=1)
     baselines: Annotated[Names, AfterValidator(_baselines)] = BASELINES
     rebalance_bars: int = Field(21, ge=1)
     uncertainty: UncertaintyConfig = UncertaintyConfig()

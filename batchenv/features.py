@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -298,12 +298,15 @@ class FeatureScaler:
         mean: Mean of each feature, in its own unit.
         std: Standard deviation of each feature (population), 1 where it would be 0.
         clip: Scaled values are clipped to [-clip, clip].
+        fitted_on: First and last timestamp of the bars that the numbers were measured on, ISO 8601; None where that
+            is not known, or nothing was measured. Two scalers with the same numbers are equal.
     """
 
     names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     clip: float = CLIP
+    fitted_on: tuple[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check that the numbers are usable."""
@@ -373,11 +376,13 @@ class FeatureScaler:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers that survive JSON exactly; ``clip`` None stands for no limit."""
+        known = {} if self.fitted_on is None else {"fitted_on": list(self.fitted_on)}
         return {
             "names": list(self.names),
             "mean": list(self.mean),
             "std": list(self.std),
             "clip": float(self.clip) if np.isfinite(self.clip) else None,
+            **known,
         }
 
     @classmethod
@@ -385,12 +390,16 @@ class FeatureScaler:
         """Return the scaler that :meth:`to_dict` described.
 
         Raises:
-            FeatureError: A key is missing, or a value is not a number.
+            FeatureError: A key is missing, or a value is not a number or a timestamp.
         """
         try:
             mean, std = ([float(value) for value in data[key]] for key in ("mean", "std"))
             clip = np.inf if data["clip"] is None else float(data["clip"])
-            return cls(tuple(map(str, data["names"])), tuple(mean), tuple(std), clip)
+            fitted = None
+            if data.get("fitted_on") is not None:
+                first, last = (str(np.datetime64(stamp)) for stamp in data["fitted_on"])
+                fitted = (first, last)
+            return cls(tuple(map(str, data["names"])), tuple(mean), tuple(std), clip, fitted)
         except (KeyError, TypeError, ValueError) as error:
             raise FeatureError(f"scaler: expected names, mean, std and clip, got {data!r} ({error})") from error
 
@@ -455,8 +464,11 @@ def compute_features(
     part = raw[whole.n_bars - market.n_bars :]
     first_bar = _first_bar(part, requests, whole)
     if scaler is None:
-        fit = raw[: market.fit_bars]
-        scaler = FeatureScaler.fit(names, fit) if scaling == "standard" else FeatureScaler.identity(names)
+        if scaling == "standard":
+            span = str(whole.timestamps[0]), str(whole.timestamps[market.fit_bars - 1])
+            scaler = replace(FeatureScaler.fit(names, raw[: market.fit_bars]), fitted_on=span if names else None)
+        else:
+            scaler = FeatureScaler.identity(names)
     values = scaler.transform(part).reshape(market.n_bars, len(names) * market.n_symbols)
     values.flags.writeable = False
     return FeatureMatrix(values, names, scaler, first_bar)

@@ -22,6 +22,8 @@ _FEW = 4096
 _FLOAT32 = np.dtype(np.float32)
 PORTFOLIO_LIMIT = 10.0
 """Bound of weights, cash fraction and unrealised profit in an observation (rule 6.4)."""
+_ROUNDING = 1e-5
+"""Numbers of an observation, in float32, that differ by less are the same."""
 INDEX_LIMIT = 2**24
 """Most bars of an indexed observation: stable-baselines3 hands numbers to networks as float32, which count so far."""
 Observation = Any
@@ -217,6 +219,44 @@ class ObservationLayout:
             bar: Index of the bar in the market, int64 ``[..., 1]``; kept, not copied.
         """
         return {"bar": bar, "portfolio": vector} if self.indexed else vector
+
+    def contradiction(self, observation: Any, tolerance: float = _ROUNDING) -> str | None:
+        """Return why no environment of this layout can have shown an observation; None where one can.
+
+        Weights and the cash fraction are parts of one equity (rule 6.4), so they add up to 1, or are all 0 where there
+        is no equity. Hardly anything that was done to an observation leaves that as it is.
+
+        Args:
+            observation: One observation or many, float32 ``[..., size]`` or a dict; of any market and any order of its
+                symbols. Of many, most must be impossible: an account that has lost nearly all may pass its bounds.
+            tolerance: How far numbers may be off.
+        """
+        if isinstance(observation, dict) != self.indexed:
+            return f"got {type(observation).__name__}, expected observation_config.mode {self.config.mode!r}"
+        if self.indexed:
+            if set(observation) != {"bar", "portfolio"}:
+                return f"got the parts {sorted(observation)}, expected 'bar' and 'portfolio'"
+            bar = np.asarray(observation["bar"])
+            if bar.shape[-1:] != (1,) or bar.dtype.kind not in "iu" or (bar < 0).any():
+                return f"the number of the bar is {bar.reshape(-1)[0]:g}, expected an integer from 0 upwards"
+            observation = observation["portfolio"]
+        rows = np.asarray(observation, np.float64)
+        if rows.shape[-1:] != (self.size,):
+            return f"got {rows.shape[-1] if rows.ndim else 1} numbers, expected {self.size}"
+        rows, space, parts = rows.reshape(-1, self.size), self._vector_space, self.parts
+        inside = (rows >= space.low - tolerance) & (rows <= space.high + tolerance)  # NaN is not
+        outside = ~inside.all(axis=1)
+        if outside.mean() > 0.5:
+            row, column = np.argwhere(~inside)[0]
+            bounds = f"[{space.low[column]:g}, {space.high[column]:g}]"
+            return f"{self.names[column]} is {rows[row, column]:g}, expected a number in {bounds}"
+        shares = np.concatenate([rows[:, parts["weights"]], rows[:, parts["cash"]]], axis=1)
+        total, size = shares.sum(axis=1), np.abs(shares).sum(axis=1)
+        cut = (np.abs(shares) >= PORTFOLIO_LIMIT).any(axis=1)
+        wrong = (np.abs(total - 1.0) > tolerance * np.maximum(size, 1.0)) & (size != 0.0) & ~cut
+        if (wrong | outside).mean() > 0.5:
+            return f"weights and cash add up to {total[wrong][0]:.4g}, expected 1"
+        return None
 
     @property
     def _vector_space(self) -> spaces.Box:

@@ -285,8 +285,7 @@ def test_a_model_that_does_not_fit_is_named(shell: Shell, tmp_path: Path, traine
     changes = {"backtest": {"model": str(trained / "model.zip")}, "env": {"features": ["momentum_20"]}}
     message = shell.refuse("backtest", "-c", write(tmp_path / "run.json", changes), "-o", "out")
     assert "does not fit" in message
-    assert "[16]" in message
-    assert "[11]" in message
+    assert "trained on the features momentum_20, rsi_14, and the environment lacks rsi_14" in message
     assert not (tmp_path / "out").exists()
 
 

@@ -26,6 +26,7 @@ ORDER = {
     "rewards": 3,
     "spaces": 4,
     "parameters": 4,
+    "made_for": 4,
     "base": 5,
     "kernel": 6,
     "batch": 7,
@@ -33,6 +34,7 @@ ORDER = {
     "sb3": 8,
     "runs": 8,
     "extractors": 6,
+    "wrappers": 5,
     "networks": 6,
     "rollout": 7,
     "mlp": 7,
@@ -45,7 +47,22 @@ ORDER = {
     "cli": 12,
 }
 """A module may import only modules of a lower number, or of its own folder."""
-FACTS = {"arrays", "errors", "market", "features", "config", "spaces", "base", "episodes", "rewards", "parameters"}
+FACTS = {
+    "arrays",
+    "base",
+    "calendars",
+    "config",
+    "episodes",
+    "errors",
+    "extractors",
+    "features",
+    "made_for",
+    "market",
+    "parameters",
+    "rewards",
+    "spaces",
+    "wrappers",
+}
 """What the evaluation tier may know of the training tier: facts, never arithmetic."""
 FACES = {"agent", "batch", "fast", "record", "runs", "sb3", "train"}
 COMMAND_LINE = {
