@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from batchenv.errors import ConfigError, did_you_mean
+from batchenv.registry import arrive, carried
 
 Fill = Literal["next_open", "next_close", "close"]
 ActionMode = Literal["trade", "weights", "shares", "discrete"]
@@ -406,6 +407,16 @@ class EnvConfig(ConfigModel):
     episode_config: EpisodeConfig = EpisodeConfig()
     observation_config: ObservationConfig = ObservationConfig()
     fill: Fill = "next_open"
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Pickle what the user has registered too: another process may not know the features and rewards named here."""
+        functions = carried()
+        return super().__getstate__() if functions is None else {**super().__getstate__(), "functions": functions}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Register what came along."""
+        arrive(state.get("functions"))
+        super().__setstate__({key: value for key, value in state.items() if key != "functions"})
 
     @model_validator(mode="after")
     def _rules_fit_together(self) -> Self:

@@ -24,12 +24,17 @@ from numpy.typing import NDArray
 from batchenv.errors import FeatureError, did_you_mean
 from batchenv.loaders import BoolArray, FloatArray, format_time
 from batchenv.market import MarketData
+from batchenv.registry import FEATURES
+from batchenv.turbulence import turbulence
+from batchenv.windows import rolling_mean, rolling_moments, rolling_std
 
 __all__ = ["FeatureMatrix", "FeatureScaler", "available_features", "compute_features", "register_feature"]
 
 FeatureFunction = Callable[..., "FloatArray | pd.DataFrame"]
 Scaling = Literal["standard", "none"]
 
+_TOO_LARGE = 1e150
+"""Larger returns overflow when they are squared and summed."""
 CLIP = 10.0
 """Scaled features are clipped to this many standard deviations."""
 
@@ -61,7 +66,8 @@ def _change(market: MarketData, n: int) -> FloatArray:
     """Simple return over n bars: close[t] / close[t - n] - 1."""
     mark = market.mark
     result = np.full_like(mark, np.nan)
-    result[n:] = mark[n:] / mark[: max(len(mark) - n, 0)] - 1.0
+    with np.errstate(over="ignore"):  # an infinite value is refused with its place, like any other
+        result[n:] = mark[n:] / mark[: max(len(mark) - n, 0)] - 1.0
     return result
 
 
@@ -72,7 +78,7 @@ def _log_return(market: MarketData, n: int) -> FloatArray:
 
 def _volatility(market: MarketData, n: int) -> FloatArray:
     """Sample standard deviation (n - 1 below) of the last n one-bar returns; per bar, not per year."""
-    return _values(pd.DataFrame(_change(market, 1)).rolling(n).std(ddof=1))
+    return rolling_std(_change(market, 1), n, ddof=1)
 
 
 def _rsi(market: MarketData, n: int) -> FloatArray:
@@ -81,19 +87,22 @@ def _rsi(market: MarketData, n: int) -> FloatArray:
     G and L are the average gain and loss in Wilder's smoothing: the mean of the first n changes, then avg[t]
     = avg[t - 1] + (x[t] - avg[t - 1]) / n. Source: Wilder, New Concepts in Technical Trading Systems (1978).
     """
-    change = pd.DataFrame(market.mark).diff()
-    gain, loss = _wilder(change.clip(lower=0.0), n), _wilder(-change.clip(upper=0.0), n)
+    change = np.full_like(market.mark, np.nan)
+    change[1:] = np.diff(market.mark, axis=0)
+    gain, loss = _wilder(np.maximum(change, 0.0), n), _wilder(np.maximum(-change, 0.0), n)
     total = gain + loss
     with np.errstate(invalid="ignore"):
         return np.where(total == 0.0, 50.0, 100.0 * gain / total)
 
 
-def _wilder(x: pd.DataFrame, n: int) -> FloatArray:
+def _wilder(x: FloatArray, n: int) -> FloatArray:
     """Wilder's smoothing by column; NaN until n values are there. Missing values may only lead."""
-    mean = x.rolling(n).mean()
-    warm = mean.notna()
-    seed = warm & ~warm.shift(1, fill_value=False)
-    return _values(x.where(~seed, mean).where(warm).ewm(alpha=1.0 / n, adjust=False).mean())
+    mean = rolling_mean(x, n)
+    warm = ~np.isnan(mean)
+    seed = warm.copy()
+    seed[1:] &= ~warm[:-1]
+    steps = pd.DataFrame(np.where(seed, mean, np.where(warm, x, np.nan)))
+    return _values(steps.ewm(alpha=1.0 / n, adjust=False).mean())
 
 
 def _macd(market: MarketData, fast: int, slow: int, signal: int) -> FloatArray:
@@ -113,8 +122,7 @@ def _ema(x: pd.DataFrame, n: int) -> pd.DataFrame:
 
 def _sma_distance(market: MarketData, n: int) -> FloatArray:
     """Distance to the simple moving average: close / SMA(n) - 1."""
-    close = pd.DataFrame(market.mark)
-    return _values(close / close.rolling(n).mean() - 1.0)
+    return market.mark / rolling_mean(market.mark, n) - 1.0
 
 
 def _bollinger(market: MarketData, n: int) -> FloatArray:
@@ -123,7 +131,7 @@ def _bollinger(market: MarketData, n: int) -> FloatArray:
     0 where std is 0; std is the population's (n below). Source: Bollinger, Bollinger on Bollinger
     Bands (2001).
     """
-    return _zscore(pd.DataFrame(market.mark), n) / 2.0
+    return _zscore(market.mark, n) / 2.0
 
 
 def _volume_zscore(market: MarketData, n: int) -> FloatArray:
@@ -134,50 +142,34 @@ def _volume_zscore(market: MarketData, n: int) -> FloatArray:
     if market.volume is None:
         raise FeatureError(f"feature 'volume_zscore' needs volume, and the market data ({market.source}) have none")
     idle = np.isnan(market.volume) & ~np.isnan(market.mark)
-    return _zscore(pd.DataFrame(np.where(idle, 0.0, market.volume)), n)
+    return _zscore(np.where(idle, 0.0, market.volume), n)
 
 
-def _zscore(x: pd.DataFrame, n: int) -> FloatArray:
-    window = x.rolling(n)
-    deviation, std = _values(x - window.mean()), _values(window.std(ddof=0))
-    return np.where(std > 0.0, np.divide(deviation, std, out=np.zeros_like(std), where=std > 0.0), std)
+def _zscore(x: FloatArray, n: int) -> FloatArray:
+    mean, squares = rolling_moments(x, n)
+    std = np.sqrt(squares / n)
+    usable = (std > 0.0) & (std < np.inf)
+    return np.where(usable, np.divide(x - mean, std, out=np.zeros_like(std), where=usable), std)
 
 
 def _turbulence(market: MarketData, n: int) -> FloatArray:
-    """Turbulence: the squared Mahalanobis distance of today's returns from those of the n bars before.
-
-    d[t] = (r[t] - m) C+ (r[t] - m)', with mean m and covariance C of the returns in [t - n, t), over the
-    symbols that have all of them (rows that even the oldest symbol lacks are dropped first); C+ is the
-    pseudo-inverse. The first two positive values are set to 0, because the first windows are degenerate. One
-    value for all symbols.
-
-    Source: Kritzman and Li, Skulls, Financial Turbulence, and Risk Management (2010); the treatment of
-        listings and of
-    the first two values is FinRL's ``calculate_turbulence``.
-    """
+    """Turbulence of today's returns against those of the n bars before; one value for all symbols."""
     returns = _change(market, 1)
-    missing = np.isnan(returns)
-    result = np.full(len(returns), np.nan)
-    positive = 0
-    for t in range(n, len(returns)):
-        absent = missing[t - n : t]
-        skip = int(absent.sum(axis=0).min())
-        kept = ~absent[skip:].any(axis=0)
-        if n - skip < 2 or not kept.any():
-            continue
-        window = returns[t - n + skip : t, kept]
-        deviation = returns[t, kept] - window.mean(axis=0)
-        distance = float(deviation @ np.linalg.pinv(np.atleast_2d(np.cov(window, rowvar=False))) @ deviation)
-        positive += distance > 0.0
-        result[t] = distance if distance > 0.0 and positive > 2 else 0.0
-    return np.repeat(result[:, None], market.n_symbols, axis=1)
+    if (np.abs(returns) > _TOO_LARGE).any():
+        bar, s = (int(i) for i in np.argwhere(np.abs(returns) > _TOO_LARGE)[0])
+        raise FeatureError(
+            f"feature 'turbulence': the return of symbol {market.symbols[s]!r} at bar {bar} "
+            f"({format_time(market.timestamps[bar])}) is {returns[bar, s]:g}, which cannot be squared; expected prices"
+        )
+    values = turbulence(returns, n)
+    return np.repeat(values[:, None], market.n_symbols, axis=1)
 
 
 def _values(frame: pd.DataFrame) -> FloatArray:
     return cast(FloatArray, frame.to_numpy(dtype=np.float64))
 
 
-_FEATURES: dict[str, _Feature] = {
+_BUILT_IN: Mapping[str, _Feature] = {
     "return": _Feature(_change, (1,), bars_needed=lambda n: n + 1),
     "log_return": _Feature(_log_return, (1,), bars_needed=lambda n: n + 1),
     "momentum": _Feature(_change, (20,), bars_needed=lambda n: n + 1),
@@ -191,7 +183,7 @@ _FEATURES: dict[str, _Feature] = {
 }
 
 
-# --- the registry -------------------------------------------------------------------------------------------
+# --- names --------------------------------------------------------------------------------------------------
 
 
 def register_feature(name: str, function: FeatureFunction, *, replace: bool = False) -> None:
@@ -202,24 +194,24 @@ def register_feature(name: str, function: FeatureFunction, *, replace: bool = Fa
             window.
         function: ``function(market, *windows)`` -> array or DataFrame [bars, symbols]. ``market`` is a
             :class:`~batchenv.market.MarketData` with its history in front; NaN stands for "no value yet". The
-            value at bar t must use bars <= t only.
-        replace: Allow a name that is taken.
+            value at bar t must use bars <= t only. It travels to other processes with a `MarketData` or `EnvConfig`.
+        replace: Allow a name that is taken. A function from the same place, as when a notebook's cell runs again,
+            replaces the one before in any case.
 
     Raises:
-        FeatureError: The name is not usable or is taken, or ``function`` cannot be called.
+        FeatureError: The name is not usable, or is taken by a built-in feature or a function from another place, or
+            ``function`` cannot be called.
     """
     if not re.fullmatch(r"[A-Za-z]\w*", name) or re.search(r"_\d+$", name):
         raise FeatureError(f"feature name {name!r}: expected letters, digits and '_', not ending in a number")
-    if not callable(function):
-        raise FeatureError(f"feature {name!r}: expected a function(market, *windows), got {type(function).__name__}")
-    if name in _FEATURES and not replace:
-        raise FeatureError(f"feature {name!r} exists already; pass replace=True to replace it")
-    _FEATURES[name] = _Feature(function)
+    if name in _BUILT_IN and FEATURES.get(name) is None and not replace:
+        raise FeatureError(f"feature {name!r} is built in; pass replace=True to replace it")
+    FEATURES.register(name, function, replace=replace)
 
 
 def available_features() -> tuple[str, ...]:
     """Return the base names of all built-in and registered features, sorted."""
-    return tuple(sorted(_FEATURES))
+    return tuple(sorted({*_BUILT_IN, *FEATURES.names()}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +233,13 @@ def _parse(name: str, market: MarketData) -> _Request:
     if name in market.columns:
         return _Request(name, _Feature(lambda market: market.columns[name]))
     base = re.sub(r"(_\d+)+\Z", "", name)
-    if base not in _FEATURES:
+    own = FEATURES.get(base)
+    if own is None and base not in _BUILT_IN:
         known = [*available_features(), *market.columns]
-        raise FeatureError(f"unknown feature {name!r}{did_you_mean(base, known)}; known: {', '.join(known)}")
-    feature = _FEATURES[base]
+        raise FeatureError(
+            f"unknown feature {name!r}{did_you_mean(base, known)}{FEATURES.hint()}; known: {', '.join(known)}"
+        )
+    feature = _BUILT_IN[base] if own is None else _Feature(own)
     windows = tuple(int(part) for part in name.removeprefix(base).split("_")[1:])
     if feature.defaults is None:
         try:

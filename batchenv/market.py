@@ -37,6 +37,7 @@ from batchenv.loaders import (
     read_csv,
     read_parquet,
 )
+from batchenv.registry import Carried, arrive, carried
 
 __all__ = ["MarketData"]
 
@@ -239,10 +240,22 @@ class MarketData:
             )
         return whole
 
-    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], MarketData], tuple[dict[str, Any]]]:
-        """Pickle the arguments, so that a copy is read-only and validated too."""
-        state = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _rebuild, (state | {"columns": dict(self.columns)},)
+    def __reduce__(self) -> tuple[Callable[..., MarketData], tuple[Any, ...]]:
+        """Pickle the arguments, so that a copy is read-only and validated too, and what the user has registered."""
+        functions = carried()
+        return _rebuild, (self._arguments(),) if functions is None else (self._arguments(), functions)
+
+    def _arguments(self) -> dict[str, Any]:
+        past = None if self.history is None else self.history._arguments()
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"columns": dict(self.columns), "history": past}
+
+    def __copy__(self) -> MarketData:
+        """Return this object: nothing in it changes."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MarketData:
+        """Return this object: nothing in it changes."""
+        return self
 
     def __repr__(self) -> str:
         """Return size, dates and source on one line."""
@@ -443,5 +456,7 @@ def _values_of(market: MarketData, name: str) -> FloatArray:
     return values
 
 
-def _rebuild(state: dict[str, Any]) -> MarketData:
-    return MarketData(**state)
+def _rebuild(arguments: dict[str, Any], functions: Carried | None = None) -> MarketData:
+    arrive(functions)
+    past = arguments["history"]
+    return MarketData(**arguments | {"history": _rebuild(past) if isinstance(past, dict) else past})

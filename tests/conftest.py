@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from batchenv import features, rewards
+from batchenv.registry import FEATURES, REWARDS
 
 
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
-    tables = (features._FEATURES, rewards._REGISTERED)
+    tables = [table for registry in (FEATURES, REWARDS) for table in (registry._functions, registry._sent)]
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):
