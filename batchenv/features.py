@@ -15,26 +15,25 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from batchenv.errors import FeatureError, did_you_mean
+from batchenv import indicators
+from batchenv.errors import FeatureError, LevelFeatureWarning, did_you_mean, warn
+from batchenv.levels import level_of
 from batchenv.loaders import BoolArray, FloatArray, format_time
 from batchenv.market import MarketData
 from batchenv.registry import FEATURES
-from batchenv.turbulence import turbulence
-from batchenv.windows import rolling_mean, rolling_moments, rolling_std
 
 __all__ = ["FeatureMatrix", "FeatureScaler", "available_features", "compute_features", "register_feature"]
 
 FeatureFunction = Callable[..., "FloatArray | pd.DataFrame"]
 Scaling = Literal["standard", "none"]
 
-_TOO_LARGE = 1e150
-"""Larger returns overflow when they are squared and summed."""
 CLIP = 10.0
 """Scaled features are clipped to this many standard deviations."""
 
@@ -59,127 +58,18 @@ class _Feature:
 
 
 # --- built-in features --------------------------------------------------------------------------------------
-# Each takes the market, history included, and whole numbers of bars; each returns float64 [bars, symbols].
-
-
-def _change(market: MarketData, n: int) -> FloatArray:
-    """Simple return over n bars: close[t] / close[t - n] - 1."""
-    mark = market.mark
-    result = np.full_like(mark, np.nan)
-    with np.errstate(over="ignore"):  # an infinite value is refused with its place, like any other
-        result[n:] = mark[n:] / mark[: max(len(mark) - n, 0)] - 1.0
-    return result
-
-
-def _log_return(market: MarketData, n: int) -> FloatArray:
-    """Log return over n bars: ln(close[t] / close[t - n])."""
-    return np.log1p(_change(market, n))
-
-
-def _volatility(market: MarketData, n: int) -> FloatArray:
-    """Sample standard deviation (n - 1 below) of the last n one-bar returns; per bar, not per year."""
-    return rolling_std(_change(market, 1), n, ddof=1)
-
-
-def _rsi(market: MarketData, n: int) -> FloatArray:
-    """Relative strength index: 100 * G / (G + L); 50 where the price did not move.
-
-    G and L are the average gain and loss in Wilder's smoothing: the mean of the first n changes, then avg[t]
-    = avg[t - 1] + (x[t] - avg[t - 1]) / n. Source: Wilder, New Concepts in Technical Trading Systems (1978).
-    """
-    change = np.full_like(market.mark, np.nan)
-    change[1:] = np.diff(market.mark, axis=0)
-    gain, loss = _wilder(np.maximum(change, 0.0), n), _wilder(np.maximum(-change, 0.0), n)
-    total = gain + loss
-    with np.errstate(invalid="ignore"):
-        return np.where(total == 0.0, 50.0, 100.0 * gain / total)
-
-
-def _wilder(x: FloatArray, n: int) -> FloatArray:
-    """Wilder's smoothing by column; NaN until n values are there. Missing values may only lead."""
-    mean = rolling_mean(x, n)
-    warm = ~np.isnan(mean)
-    seed = warm.copy()
-    seed[1:] &= ~warm[:-1]
-    steps = pd.DataFrame(np.where(seed, mean, np.where(warm, x, np.nan)))
-    return _values(steps.ewm(alpha=1.0 / n, adjust=False).mean())
-
-
-def _macd(market: MarketData, fast: int, slow: int, signal: int) -> FloatArray:
-    """MACD histogram over the close, free of scale: (line - EMA(line, signal)) / close.
-
-    line = EMA(close, fast) - EMA(close, slow); EMA(x, n)[t] = EMA[t - 1] + 2 / (n + 1) * (x[t] - EMA[t - 1]),
-    seeded with the first value. Source: Appel, Technical Analysis: Power Tools for Active Investors (2005).
-    """
-    close = pd.DataFrame(market.mark)
-    line = _ema(close, fast) - _ema(close, slow)
-    return _values((line - _ema(line, signal)) / close)
-
-
-def _ema(x: pd.DataFrame, n: int) -> pd.DataFrame:
-    return x.ewm(span=n, adjust=False, min_periods=n).mean()
-
-
-def _sma_distance(market: MarketData, n: int) -> FloatArray:
-    """Distance to the simple moving average: close / SMA(n) - 1."""
-    return market.mark / rolling_mean(market.mark, n) - 1.0
-
-
-def _bollinger(market: MarketData, n: int) -> FloatArray:
-    """Position in the Bollinger bands: (close - SMA(n)) / (2 * std(n)); -1 and 1 at the bands.
-
-    0 where std is 0; std is the population's (n below). Source: Bollinger, Bollinger on Bollinger
-    Bands (2001).
-    """
-    return _zscore(market.mark, n) / 2.0
-
-
-def _volume_zscore(market: MarketData, n: int) -> FloatArray:
-    """Volume against its own last n bars: (volume - SMA(n)) / std(n), population std; 0 where std is 0.
-
-    A listed symbol without a bar counts as zero volume.
-    """
-    if market.volume is None:
-        raise FeatureError(f"feature 'volume_zscore' needs volume, and the market data ({market.source}) have none")
-    idle = np.isnan(market.volume) & ~np.isnan(market.mark)
-    return _zscore(np.where(idle, 0.0, market.volume), n)
-
-
-def _zscore(x: FloatArray, n: int) -> FloatArray:
-    mean, squares = rolling_moments(x, n)
-    std = np.sqrt(squares / n)
-    usable = (std > 0.0) & (std < np.inf)
-    return np.where(usable, np.divide(x - mean, std, out=np.zeros_like(std), where=usable), std)
-
-
-def _turbulence(market: MarketData, n: int) -> FloatArray:
-    """Turbulence of today's returns against those of the n bars before; one value for all symbols."""
-    returns = _change(market, 1)
-    if (np.abs(returns) > _TOO_LARGE).any():
-        bar, s = (int(i) for i in np.argwhere(np.abs(returns) > _TOO_LARGE)[0])
-        raise FeatureError(
-            f"feature 'turbulence': the return of symbol {market.symbols[s]!r} at bar {bar} "
-            f"({format_time(market.timestamps[bar])}) is {returns[bar, s]:g}, which cannot be squared; expected prices"
-        )
-    values = turbulence(returns, n)
-    return np.repeat(values[:, None], market.n_symbols, axis=1)
-
-
-def _values(frame: pd.DataFrame) -> FloatArray:
-    return cast(FloatArray, frame.to_numpy(dtype=np.float64))
-
 
 _BUILT_IN: Mapping[str, _Feature] = {
-    "return": _Feature(_change, (1,), bars_needed=lambda n: n + 1),
-    "log_return": _Feature(_log_return, (1,), bars_needed=lambda n: n + 1),
-    "momentum": _Feature(_change, (20,), bars_needed=lambda n: n + 1),
-    "volatility": _Feature(_volatility, (20,), smallest=2, bars_needed=lambda n: n + 1),
-    "rsi": _Feature(_rsi, (14,), bars_needed=lambda n: n + 1),
-    "macd": _Feature(_macd, (12, 26, 9), bars_needed=lambda f, s, g: s + g - 1, increasing=True),
-    "sma_distance": _Feature(_sma_distance, (20,), bars_needed=lambda n: n),
-    "bollinger": _Feature(_bollinger, (20,), smallest=2, bars_needed=lambda n: n),
-    "volume_zscore": _Feature(_volume_zscore, (20,), smallest=2, bars_needed=lambda n: n),
-    "turbulence": _Feature(_turbulence, (252,), smallest=3, bars_needed=lambda n: n + 1),
+    "return": _Feature(indicators.change, (1,), bars_needed=lambda n: n + 1),
+    "log_return": _Feature(indicators.log_return, (1,), bars_needed=lambda n: n + 1),
+    "momentum": _Feature(indicators.change, (20,), bars_needed=lambda n: n + 1),
+    "volatility": _Feature(indicators.volatility, (20,), smallest=2, bars_needed=lambda n: n + 1),
+    "rsi": _Feature(indicators.rsi, (14,), bars_needed=lambda n: n + 1),
+    "macd": _Feature(indicators.macd, (12, 26, 9), bars_needed=lambda f, s, g: s + g - 1, increasing=True),
+    "sma_distance": _Feature(indicators.sma_distance, (20,), bars_needed=lambda n: n),
+    "bollinger": _Feature(indicators.bollinger, (20,), smallest=2, bars_needed=lambda n: n),
+    "volume_zscore": _Feature(indicators.volume_zscore, (20,), smallest=2, bars_needed=lambda n: n),
+    "turbulence": _Feature(indicators.turbulence, (252,), smallest=3, bars_needed=lambda n: n + 1),
 }
 
 
@@ -403,12 +293,14 @@ class FeatureMatrix:
         names: Feature names, in order.
         scaler: What the values were scaled with.
         first_bar: First bar of this part at which every feature has a value for at least one symbol.
+        levels: Names of the features that are levels of adjusted prices or volumes, which look ahead.
     """
 
     values: NDArray[np.float32]
     names: tuple[str, ...]
     scaler: FeatureScaler
     first_bar: int
+    levels: tuple[str, ...] = ()
 
 
 def compute_features(
@@ -418,6 +310,9 @@ def compute_features(
     scaling: Scaling = "standard",
 ) -> FeatureMatrix:
     """Compute, scale and lay out the features of one part of the data.
+
+    On adjusted data a feature of the user's own is computed up to three times, to see whether it is a level of prices
+    or volumes (`batchenv.levels`). Such a feature looks ahead: there is a `LevelFeatureWarning`.
 
     Args:
         market: The part; its history serves as warm-up.
@@ -454,7 +349,26 @@ def compute_features(
         scaler = FeatureScaler.fit(names, fit) if scaling == "standard" else FeatureScaler.identity(names)
     values = scaler.transform(part).reshape(market.n_bars, len(names) * market.n_symbols)
     values.flags.writeable = False
-    return FeatureMatrix(values, names, scaler, first_bar)
+    return FeatureMatrix(values, names, scaler, first_bar, _levels(requests, whole, raw) if whole.adjusted else ())
+
+
+def _levels(requests: Sequence[_Request], whole: MarketData, raw: FloatArray) -> tuple[str, ...]:
+    """Warn of each feature that is a level of adjusted prices or volumes, and return their names."""
+    found = []
+    for f, request in enumerate(requests):
+        if request.feature in _BUILT_IN.values():
+            continue
+        what = level_of(partial(_evaluate, request), whole, raw[:, f, :])
+        if what is None:
+            continue
+        found.append(request.name)
+        warn(
+            f"feature {request.name!r} is a level of {what}, and these data ({whole.source}) are adjusted: their "
+            f"{what} know later splits and dividends, so the feature looks ahead. Use a ratio, such as the price over "
+            "its moving average, or load the data with adjusted=False",
+            LevelFeatureWarning,
+        )
+    return tuple(found)
 
 
 def _first_bar(part: FloatArray, requests: Sequence[_Request], whole: MarketData) -> int:

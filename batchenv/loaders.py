@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from batchenv.adjustment import later_splits
 from batchenv.errors import MarketDataError
 
 FloatArray = NDArray[np.float64]
@@ -86,12 +87,14 @@ class Bars:
         fields: ``close`` and whichever of ``open``, ``high``, ``low``, ``volume``, ``dividends``, ``splits``
             exist; float64 [bars, symbols].
         columns: The user's extra numeric columns; float64 [bars, symbols].
+        adjusted: Whether the prices were adjusted by ``adj_close``.
     """
 
     symbols: tuple[str, ...]
     timestamps: TimeArray
     fields: dict[str, FloatArray]
     columns: dict[str, FloatArray]
+    adjusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,14 +318,13 @@ def _long_to_bars(
         for name, series in columns.items()
         if name not in used and _is_number(series.dtype)
     }
-    actions = {
-        field: matrix(_numbers(columns[known[field]], field, where)) for field in _actions(known, fields, adjusted)
-    }
+    actions = {field: matrix(_numbers(columns[known[field]], field, where)) for field in NO_ACTION if field in known}
     row_of = np.zeros((len(timestamps), len(symbols)), dtype=np.intp)
     row_of[rows, codes] = np.arange(len(times))
-    result = {k: matrix(v) for k, v in _adjust(fields, adjusted).items()}
-    result |= _check_table_actions(actions, result["close"], lambda position: where((int(row_of[position]),)))
-    return Bars(symbols, timestamps, result, extras)
+    matrices = {field: matrix(values) for field, values in fields.items()}
+    return _finish(
+        symbols, timestamps, matrices, actions, extras, lambda at: where((int(row_of[at]),)), adjusted=adjusted
+    )
 
 
 def _symbol_codes(
@@ -418,7 +420,7 @@ def _two_level_to_bars(frame: pd.DataFrame, origin: Origin, adjusted: bool) -> B
 
     fields = {f: matrix(known[f], f) for f in (*PRICE_FIELDS, "volume") if f in known}
     text = {name for (name, _), dtype in zip(pairs, frame.dtypes, strict=True) if not _is_number(dtype)}
-    actions = {f: matrix(known[f], f) for f in _actions(known, fields, adjusted)}
+    actions = {f: matrix(known[f], f) for f in NO_ACTION if f in known}
     extras = {top: matrix(top, top) for top in tops if top not in text and top not in known.values()}
     return _finish_wide(times, symbols, fields, actions, extras, origin, adjusted=adjusted)
 
@@ -464,8 +466,24 @@ def _finish_wide(
         raise MarketDataError(
             f"{origin.name}: symbol {symbols[int(np.argmax(empty))]!r} has no close at all; drop the column or fill it"
         )
-    result = _adjust(fields, adjusted)
-    result |= _check_table_actions(actions, result["close"], _wide_where(times, symbols, origin))
+    return _finish(symbols, times, fields, actions, extras, _wide_where(times, symbols, origin), adjusted=adjusted)
+
+
+def _finish(
+    symbols: tuple[str, ...],
+    times: TimeArray,
+    fields: dict[str, FloatArray],
+    actions: dict[str, FloatArray],
+    extras: dict[str, FloatArray],
+    where: Callable[[tuple[int, ...]], str],
+    *,
+    adjusted: bool,
+) -> Bars:
+    """Adjust the prices where wanted, and check the corporate actions, all of them matrices [bars, symbols]."""
+    if adjusted and "adj_close" in fields:
+        return Bars(symbols, times, _adjust(fields, actions.get("splits"), where), extras, adjusted=True)
+    result = {field: values for field, values in fields.items() if field != "adj_close"}
+    result |= _check_table_actions(actions, result["close"], where)
     return Bars(symbols, times, result, extras)
 
 
@@ -505,20 +523,20 @@ def _refuse(
         raise MarketDataError(f"{where(position)}: {field} is {values[position]}; expected {expected}")
 
 
-def _adjust(fields: dict[str, FloatArray], adjusted: bool) -> dict[str, FloatArray]:
-    """Apply adj_close / close to the prices, where wanted and there; drop adj_close in any case."""
+def _adjust(
+    fields: Mapping[str, FloatArray], splits: FloatArray | None, where: Callable[[tuple[int, ...]], str]
+) -> dict[str, FloatArray]:
+    """Return the fields adjusted by adj_close / close: prices, and volumes by later splits that the close shows."""
+    close, adjusted = fields["close"], fields["adj_close"]
     result = {field: values for field, values in fields.items() if field != "adj_close"}
-    if adjusted and "adj_close" in fields:
-        with np.errstate(over="ignore"):  # an infinite price is refused later, like any other
-            factor = fields["adj_close"] / fields["close"]
-            result |= {name: result[name] * factor for name in ("open", "high", "low") if name in result}
-        result["close"] = fields["adj_close"]
+    with np.errstate(over="ignore"):  # an infinite price is refused later, like any other
+        result |= {name: result[name] * (adjusted / close) for name in ("open", "high", "low") if name in result}
+    result["close"] = adjusted
+    if splits is not None:
+        _refuse((splits < 0) | np.isinf(splits), splits, "splits", "a finite number >= 0", where)
+        if "volume" in result:
+            result["volume"] = result["volume"] * later_splits(splits, close, adjusted)
     return result
-
-
-def _actions(known: Mapping[str, str], fields: Mapping[str, FloatArray], adjusted: bool) -> list[str]:
-    """Return which corporate actions to read: none where the prices will have them in."""
-    return [] if adjusted and "adj_close" in fields else [field for field in NO_ACTION if field in known]
 
 
 def last_known(values: FloatArray) -> FloatArray:

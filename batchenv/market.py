@@ -71,6 +71,8 @@ class MarketData:
         splits: float64 [bars, symbols], new shares for one old on this bar; 1.0 where there is no split. None
             where the part has none at all.
         columns: The user's own extra numeric columns, by name; float64 [bars, symbols], NaN allowed.
+        adjusted: Whether the prices are known to be adjusted for later splits and dividends, as the loaders find
+            them. Features that are levels of such prices look ahead, and are warned of.
         history: The bars before the first bar of this part, for warm-up; None when there are none.
         fit_bars: How many leading rows of history + this part statistics (a feature scaler) may be fitted on.
         source: Where the data come from: ``bundled``, a path, or a label.
@@ -89,6 +91,7 @@ class MarketData:
     dividends: FloatArray | None = None
     splits: FloatArray | None = None
     columns: Mapping[str, FloatArray] = field(default_factory=dict)
+    adjusted: bool = False
     history: MarketData | None = None
     fit_bars: int = ALL_BARS
     source: str = "<arrays>"
@@ -121,6 +124,10 @@ class MarketData:
         3. Wide with 2-level columns, (field, symbol) or (symbol, field), as yfinance gives it; NaN in all
            price fields = no bar. Further numeric fields are kept in ``columns``.
 
+        Adjusted prices know later splits and dividends. Returns and ratios do not show it. A price level does: as
+        a feature it looks ahead (`LevelFeatureWarning`). Shares are then today's shares and not those of the time,
+        so ``lot_size`` and ``fee_per_share`` mean today's too; use ``adjusted=False`` where they matter.
+
         Small inconsistencies that vendors are known for (an open slightly outside low..high) are accepted.
 
         Dividends and splits belong to prices as traded. Prices that are adjusted but come with these columns
@@ -130,8 +137,10 @@ class MarketData:
         Args:
             df: The frame; it is not changed.
             adjusted: Where the frame has adj_close, use it as close, multiply open, high and low by
-                adj_close / close, and drop dividends and splits, which are in the prices then. The volume is
-                left as it is. Otherwise adj_close is ignored, and dividends and splits are kept.
+                adj_close / close, and drop dividends and splits, which are in the prices then. Volumes are
+                multiplied by later splits where the frame has them and the close shows them; a close that is
+                adjusted for splits, as Yahoo's, comes with such volumes. Otherwise adj_close is ignored, and
+                dividends and splits are kept.
             source: Name of the data in messages.
 
         Raises:
@@ -174,7 +183,9 @@ class MarketData:
     @classmethod
     def _from_bars(cls, bars: Bars, source: str) -> MarketData:
         matrices: dict[str, Any] = dict(bars.fields)
-        return cls(bars.symbols, bars.timestamps, columns=bars.columns, source=source, **matrices)
+        return cls(
+            bars.symbols, bars.timestamps, columns=bars.columns, adjusted=bars.adjusted, source=source, **matrices
+        )
 
     def __post_init__(self) -> None:
         """Freeze private copies of the arrays and check that they fit together."""

@@ -57,6 +57,7 @@ class BacktestResults:
         trained_on: First and last timestamp of the bars that the agent was trained and chosen on; None where that is
             not known.
         trials: What else was tried on these bars; None where nobody counted.
+        level_features: Features that look ahead, being levels of adjusted prices or volumes.
     """
 
     metrics: dict[str, Any]
@@ -71,6 +72,7 @@ class BacktestResults:
     terms: Terms
     trained_on: Span | None = None
     trials: Trials | None = None
+    level_features: tuple[str, ...] = ()
 
     @property
     def equity(self) -> pd.Series[float]:
@@ -274,6 +276,7 @@ class BackTesting:
             terms=env.portfolio.terms,
             trained_on=self._trained_on,
             trials=self._trials,
+            level_features=env.task.features.levels,
         )
         found = results.uncertainty
         metrics["uncertainty"] = None if found is None else found.as_dict()
