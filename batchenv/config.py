@@ -446,7 +446,8 @@ class DataConfig(ConfigModel):
         symbols: Symbols to use; null for all.
         start: First date to use; null for the first of the data.
         end: First date not to use; null to use the data to their end.
-        adjusted: Whether prices are adjusted by ``adj_close``, where the data have it.
+        adjusted: Whether prices are adjusted by ``adj_close``, where the data have it. Adjusted prices know later
+            splits and dividends by their level; lots and fees per share are in today's shares then.
     """
 
     source: str = "bundled"
