@@ -154,7 +154,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
             texts.add(header[0])
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header is cut off
-            return pd.read_csv(
+            frame: pd.DataFrame = pd.read_csv(
                 path,
                 header=0,
                 names=header,
@@ -165,6 +165,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
                 low_memory=False,
                 **_NEAREST_DOUBLE,
             )
+            return frame
     except MarketDataError:
         raise
     except _PARSER_FAILURES as error:
@@ -720,4 +721,7 @@ def read_bundled() -> pd.DataFrame:
     from importlib import resources
 
     content = resources.files("batchenv.data").joinpath("stocks.csv.gz").read_bytes()
-    return pd.read_csv(io.BytesIO(content), compression="gzip", dtype={"date": str, "symbol": str}, **_NEAREST_DOUBLE)
+    frame: pd.DataFrame = pd.read_csv(
+        io.BytesIO(content), compression="gzip", dtype={"date": str, "symbol": str}, **_NEAREST_DOUBLE
+    )
+    return frame
