@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from batchenv.errors import RunError
 from stateful.evaluation.workers import Tell, run_in_processes
 
@@ -24,12 +26,13 @@ def double(job: Any, tell: Tell) -> None:
     tell(2 * job)
 
 
-def beat(path: Path, tell: Tell) -> None:
-    """Write to a file for ever."""
-    while True:
-        path.write_text(str(time.monotonic()))
-        tell("alive")
-        time.sleep(0.02)
+def hold(lock: Path, tell: Tell) -> None:
+    """Hold a lock, which ends with this process, and tell so for ever."""
+    with FileLock(lock):
+        lock.with_suffix(".held").touch()
+        while True:
+            tell("alive")
+            time.sleep(0.02)
 
 
 def features_and_reward(job: Any, tell: Tell) -> None:
@@ -47,4 +50,4 @@ def features_and_reward(job: Any, tell: Tell) -> None:
 
 
 if __name__ == "__main__":  # a parent that only a signal ends
-    run_in_processes(beat, {0: Path(sys.argv[1])}, workers=1, heard=lambda *_: None, ended=lambda *_: None)
+    run_in_processes(hold, {0: Path(sys.argv[1])}, workers=1, heard=lambda *_: None, ended=lambda *_: None)

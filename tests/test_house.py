@@ -140,6 +140,28 @@ def test_a_line_of_code_lives_in_its_room(pattern: str) -> None:
         assert not hits, f"{name}: {hits[0].strip()!r} belongs to {sorted(ROOMS[pattern]) or 'no file'}"
 
 
+CLOCKS = {
+    r"\bperf_counter\b|\bprocess_time\b|\btime\.time\(|\btimeit\b|TaskDuration": {
+        "tests/proof/mutate.py",
+        "tests/proof/referee.py",
+        "tests/proof/run.py",
+    },
+    r"\bmonotonic\b": {"tests/browser.py", "tests/test_walk_forward.py"},
+    r"\bsleep\(": {"tests/browser.py", "tests/jobs.py", "tests/test_batch.py", "tests/test_walk_forward.py"},
+    r"\bdeadline=(?!None)": set(),
+}
+"""Ways to read a clock, and the only files that may: programs that print how long they took, and waits for something
+that happens, however long it takes."""
+
+
+@pytest.mark.parametrize("pattern", CLOCKS)
+def test_no_test_asserts_a_time(pattern: str) -> None:
+    for path in sources("tests"):
+        name = str(path.relative_to(ROOT))
+        hits = [line for line in path.read_text().splitlines() if re.search(pattern, line)]
+        assert not hits or name in CLOCKS[pattern] or name == "tests/test_house.py", f"{name}: {hits[0].strip()}"
+
+
 @pytest.mark.parametrize(
     ("statement", "forbidden"),
     [
