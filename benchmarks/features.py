@@ -1,6 +1,6 @@
 """What features of a wide market cost: ``python -m benchmarks.features``.
 
-Turbulence is set beside its definition, a pseudo-inverse of the covariance at every bar, on a few bars of the same market.
+Turbulence is set beside its definition, a pseudo-inverse of the covariance at every bar, on a few bars of that market.
 """
 
 from __future__ import annotations
