@@ -324,7 +324,9 @@ def _long_to_bars(
         for name, series in columns.items()
         if name not in used and _is_number(series.dtype)
     }
-    actions = {field: matrix(_numbers(columns[known[field]], field, where)) for field in NO_ACTION if field in known}
+    actions = {
+        field: matrix(_numbers(columns[known[field]], field, where)) for field in _actions(known, fields, adjusted)
+    }
     row_of = np.zeros((len(timestamps), len(symbols)), dtype=np.intp)
     row_of[rows, codes] = np.arange(len(times))
     matrices = {field: matrix(values) for field, values in fields.items()}
@@ -426,7 +428,7 @@ def _two_level_to_bars(frame: pd.DataFrame, origin: Origin, adjusted: bool) -> B
 
     fields = {f: matrix(known[f], f) for f in (*PRICE_FIELDS, "volume") if f in known}
     text = {name for (name, _), dtype in zip(pairs, frame.dtypes, strict=True) if not _is_number(dtype)}
-    actions = {f: matrix(known[f], f) for f in NO_ACTION if f in known}
+    actions = {f: matrix(known[f], f) for f in _actions(known, fields, adjusted)}
     extras = {top: matrix(top, top) for top in tops if top not in text and top not in known.values()}
     return _finish_wide(times, symbols, fields, actions, extras, origin, adjusted=adjusted)
 
@@ -543,6 +545,12 @@ def _adjust(
         if "volume" in result:
             result["volume"] = result["volume"] * later_splits(splits, close, adjusted)
     return result
+
+
+def _actions(known: Mapping[str, str], fields: Mapping[str, FloatArray], adjusted: bool) -> list[str]:
+    """Return which corporate actions to read: splits alone where the prices will have them in, for the volumes."""
+    wanted = ("splits",) if adjusted and "adj_close" in fields else tuple(NO_ACTION)
+    return [field for field in wanted if field in known]
 
 
 def last_known(values: FloatArray) -> FloatArray:
