@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from batchenv.errors import ConfigError, did_you_mean, shown
+from batchenv.registry import arrive, carried
 
 Fill = Literal["next_open", "next_close", "close"]
 ActionMode = Literal["trade", "weights", "shares", "discrete"]
@@ -425,6 +426,16 @@ class EnvConfig(ConfigModel):
     observation_config: ObservationConfig = ObservationConfig()
     fill: Fill = "next_open"
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """Pickle what the user has registered too: another process may not know the features and rewards named here."""
+        functions = carried()
+        return super().__getstate__() if functions is None else {**super().__getstate__(), "functions": functions}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Register what came along."""
+        arrive(state.get("functions"))
+        super().__setstate__({key: value for key, value in state.items() if key != "functions"})
+
     @model_validator(mode="after")
     def _rules_fit_together(self) -> Self:
         carry = self.carry_config
@@ -453,7 +464,8 @@ class DataConfig(ConfigModel):
         symbols: Symbols to use; null for all.
         start: First date to use; null for the first of the data.
         end: First date not to use; null to use the data to their end.
-        adjusted: Whether prices are adjusted by ``adj_close``, where the data have it.
+        adjusted: Whether prices are adjusted by ``adj_close``, where the data have it. Adjusted prices know later
+            splits and dividends by their level; lots and fees per share are in today's shares then.
         delisted: Symbols that are delisted after their last bar, an empty list for none; null finds them by rule 4.4.
         periods_per_year: Bars in a year, for annualisation; null reads them off the dates of the bars.
     """

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from batchenv.adjustment import later_splits
 from batchenv.errors import MarketDataError
 
 FloatArray = NDArray[np.float64]
@@ -59,6 +60,10 @@ _MISSING_TEXTS = [
     "null",
     "None",
 ]
+_NEAREST_DOUBLE: dict[str, Any] = (
+    {"float_precision": "round_trip"} if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1) else {}
+)
+"""Before pandas 3.1 `read_csv` misses the nearest double of one number in seven, unless it is told not to."""
 _PARSER_FAILURES = (
     OSError,
     ValueError,
@@ -86,12 +91,14 @@ class Bars:
         fields: ``close`` and whichever of ``open``, ``high``, ``low``, ``volume``, ``dividends``, ``splits``
             exist; float64 [bars, symbols].
         columns: The user's extra numeric columns; float64 [bars, symbols].
+        adjusted: Whether the prices were adjusted by ``adj_close``.
     """
 
     symbols: tuple[str, ...]
     timestamps: TimeArray
     fields: dict[str, FloatArray]
     columns: dict[str, FloatArray]
+    adjusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +154,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
             texts.add(header[0])
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header is cut off
-            return pd.read_csv(
+            frame: pd.DataFrame = pd.read_csv(
                 path,
                 header=0,
                 names=header,
@@ -156,7 +163,9 @@ def read_csv(path: str | Path) -> pd.DataFrame:
                 keep_default_na=False,
                 na_values={name: _MISSING_TEXTS for name in header if name not in texts},
                 low_memory=False,
+                **_NEAREST_DOUBLE,
             )
+            return frame
     except MarketDataError:
         raise
     except _PARSER_FAILURES as error:
@@ -320,9 +329,10 @@ def _long_to_bars(
     }
     row_of = np.zeros((len(timestamps), len(symbols)), dtype=np.intp)
     row_of[rows, codes] = np.arange(len(times))
-    result = {k: matrix(v) for k, v in _adjust(fields, adjusted).items()}
-    result |= _check_table_actions(actions, result["close"], lambda position: where((int(row_of[position]),)))
-    return Bars(symbols, timestamps, result, extras)
+    matrices = {field: matrix(values) for field, values in fields.items()}
+    return _finish(
+        symbols, timestamps, matrices, actions, extras, lambda at: where((int(row_of[at]),)), adjusted=adjusted
+    )
 
 
 def _symbol_codes(
@@ -464,8 +474,24 @@ def _finish_wide(
         raise MarketDataError(
             f"{origin.name}: symbol {symbols[int(np.argmax(empty))]!r} has no close at all; drop the column or fill it"
         )
-    result = _adjust(fields, adjusted)
-    result |= _check_table_actions(actions, result["close"], _wide_where(times, symbols, origin))
+    return _finish(symbols, times, fields, actions, extras, _wide_where(times, symbols, origin), adjusted=adjusted)
+
+
+def _finish(
+    symbols: tuple[str, ...],
+    times: TimeArray,
+    fields: dict[str, FloatArray],
+    actions: dict[str, FloatArray],
+    extras: dict[str, FloatArray],
+    where: Callable[[tuple[int, ...]], str],
+    *,
+    adjusted: bool,
+) -> Bars:
+    """Adjust the prices where wanted, and check the corporate actions, all of them matrices [bars, symbols]."""
+    if adjusted and "adj_close" in fields:
+        return Bars(symbols, times, _adjust(fields, actions.get("splits"), where), extras, adjusted=True)
+    result = {field: values for field, values in fields.items() if field != "adj_close"}
+    result |= _check_table_actions(actions, result["close"], where)
     return Bars(symbols, times, result, extras)
 
 
@@ -505,20 +531,26 @@ def _refuse(
         raise MarketDataError(f"{where(position)}: {field} is {values[position]}; expected {expected}")
 
 
-def _adjust(fields: dict[str, FloatArray], adjusted: bool) -> dict[str, FloatArray]:
-    """Apply adj_close / close to the prices, where wanted and there; drop adj_close in any case."""
+def _adjust(
+    fields: Mapping[str, FloatArray], splits: FloatArray | None, where: Callable[[tuple[int, ...]], str]
+) -> dict[str, FloatArray]:
+    """Return the fields adjusted by adj_close / close: prices, and volumes by later splits that the close shows."""
+    close, adjusted = fields["close"], fields["adj_close"]
     result = {field: values for field, values in fields.items() if field != "adj_close"}
-    if adjusted and "adj_close" in fields:
-        with np.errstate(over="ignore"):  # an infinite price is refused later, like any other
-            factor = fields["adj_close"] / fields["close"]
-            result |= {name: result[name] * factor for name in ("open", "high", "low") if name in result}
-        result["close"] = fields["adj_close"]
+    with np.errstate(over="ignore"):  # an infinite price is refused later, like any other
+        result |= {name: result[name] * (adjusted / close) for name in ("open", "high", "low") if name in result}
+    result["close"] = adjusted
+    if splits is not None:
+        _refuse((splits < 0) | np.isinf(splits), splits, "splits", "a finite number >= 0", where)
+        if "volume" in result:
+            result["volume"] = result["volume"] * later_splits(splits, close, adjusted)
     return result
 
 
 def _actions(known: Mapping[str, str], fields: Mapping[str, FloatArray], adjusted: bool) -> list[str]:
-    """Return which corporate actions to read: none where the prices will have them in."""
-    return [] if adjusted and "adj_close" in fields else [field for field in NO_ACTION if field in known]
+    """Return which corporate actions to read: splits alone where the prices will have them in, for the volumes."""
+    wanted = ("splits",) if adjusted and "adj_close" in fields else tuple(NO_ACTION)
+    return [field for field in wanted if field in known]
 
 
 def last_known(values: FloatArray) -> FloatArray:
@@ -697,4 +729,7 @@ def read_bundled() -> pd.DataFrame:
     from importlib import resources
 
     content = resources.files("batchenv.data").joinpath("stocks.csv.gz").read_bytes()
-    return pd.read_csv(io.BytesIO(content), compression="gzip", dtype={"date": str, "symbol": str})
+    frame: pd.DataFrame = pd.read_csv(
+        io.BytesIO(content), compression="gzip", dtype={"date": str, "symbol": str}, **_NEAREST_DOUBLE
+    )
+    return frame

@@ -60,6 +60,7 @@ class BacktestResults:
             where it remembers none.
         scaler: What the features were scaled with; None where that is not known.
         fit: What was put right so that the agent sees what it was trained on, and what could not be checked.
+        level_features: Features that look ahead, being levels of adjusted prices or volumes.
     """
 
     metrics: dict[str, Any]
@@ -77,6 +78,7 @@ class BacktestResults:
     remembered: Span | None = None
     scaler: FeatureScaler | None = None
     fit: tuple[Flag, ...] = ()
+    level_features: tuple[str, ...] = ()
 
     @property
     def equity(self) -> pd.Series[float]:
@@ -302,6 +304,7 @@ class BackTesting:
             remembered=self._remembered,
             scaler=env.scaler,
             fit=self._fit,
+            level_features=env.task.features.levels,
         )
         found = results.uncertainty
         metrics["uncertainty"] = None if found is None else found.as_dict()

@@ -16,12 +16,18 @@ from tests.proof.mutate import MUTANTS
 ROOT = Path(__file__).parent.parent
 ORDER = {
     "errors": 0,
-    "calendars": 1,
+    "adjustment": 0,
     "arrays": 1,
+    "calendars": 1,
+    "registry": 1,
     "loaders": 1,
     "market": 2,
     "config": 2,
-    "features": 3,
+    "turbulence": 2,
+    "windows": 2,
+    "indicators": 3,
+    "levels": 3,
+    "features": 4,
     "episodes": 3,
     "rewards": 3,
     "spaces": 4,
@@ -40,7 +46,7 @@ ORDER = {
     "mlp": 7,
     "small_batches": 8,
     "ppo": 9,
-    "causality": 4,
+    "causality": 5,
     "record": 9,
     "agent": 10,
     "train": 11,
@@ -61,9 +67,10 @@ FACTS = {
     "parameters",
     "rewards",
     "spaces",
+    "windows",
     "wrappers",
 }
-"""What the evaluation tier may know of the training tier: facts, never arithmetic."""
+"""What the evaluation tier may know of the training tier: facts, never the arithmetic of the money."""
 FACES = {"agent", "batch", "fast", "record", "runs", "sb3", "train"}
 COMMAND_LINE = {
     "stateful/command.py",
@@ -131,6 +138,7 @@ ROOMS = {
         "batchenv/loaders.py",
         "batchenv/market.py",
         "batchenv/features.py",
+        "batchenv/indicators.py",
         "stateful/",
     },
     r"\bvectorbt\b.*import|import vectorbt": {"stateful/analysis.py"},
@@ -150,6 +158,28 @@ def test_a_line_of_code_lives_in_its_room(pattern: str) -> None:
         code = re.sub(r'"""(.|\n)*?"""|``[^`]*``', "", path.read_text())
         hits = [line for line in code.splitlines() if re.search(pattern, line.split("#")[0])]
         assert not hits, f"{name}: {hits[0].strip()!r} belongs to {sorted(ROOMS[pattern]) or 'no file'}"
+
+
+CLOCKS = {
+    r"\bperf_counter\b|\bprocess_time\b|\btime\.time\(|\btimeit\b|TaskDuration": {
+        "tests/proof/mutate.py",
+        "tests/proof/referee.py",
+        "tests/proof/run.py",
+    },
+    r"\bmonotonic\b": {"tests/browser.py", "tests/test_walk_forward.py"},
+    r"\bsleep\(": {"tests/browser.py", "tests/jobs.py", "tests/test_batch.py", "tests/test_walk_forward.py"},
+    r"\bdeadline=(?!None)": set(),
+}
+"""Ways to read a clock, and the only files that may: programs that print how long they took, and waits for something
+that happens, however long it takes."""
+
+
+@pytest.mark.parametrize("pattern", CLOCKS)
+def test_no_test_asserts_a_time(pattern: str) -> None:
+    for path in sources("tests"):
+        name = str(path.relative_to(ROOT))
+        hits = [line for line in path.read_text().splitlines() if re.search(pattern, line)]
+        assert not hits or name in CLOCKS[pattern] or name == "tests/test_house.py", f"{name}: {hits[0].strip()}"
 
 
 @pytest.mark.parametrize(

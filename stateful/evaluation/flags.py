@@ -203,6 +203,20 @@ def _optimistic_fills(results: BacktestResults) -> Flag | None:
     )
 
 
+def _level_features(results: BacktestResults) -> Flag | None:
+    """Features that know later splits and dividends."""
+    names = results.level_features
+    if not names:
+        return None
+    return Flag(
+        "level_features",
+        "severe",
+        f"Features that look ahead: {', '.join(names)}. They depend on the level of prices or volumes, and adjusted "
+        "prices and volumes know later splits and dividends. Use ratios, or data that are not adjusted "
+        "(data.adjusted: false).",
+    )
+
+
 def _ruined(results: BacktestResults) -> Flag | None:
     """An account that ended before its time (rule 7.1)."""
     equity, fraction = results.equity, results.config.portfolio_config.bankruptcy_fraction
@@ -392,6 +406,7 @@ _CHECKS: tuple[Callable[[BacktestResults], Flag | None], ...] = (
     _scaled_by_tested_bars,
     _tried_before,
     _optimistic_fills,
+    _level_features,
     _ruined,
     _few_trades,
     _unfillable,
