@@ -1,6 +1,8 @@
 # make train   install, train the shipped configuration on the bundled data, backtest it, say where the report is
 # make test    install, then lint, type-check and test
+# make minimum tests with the oldest versions that setup.cfg admits, in an environment of their own
 # make proof   ten million lane-steps of random worlds in both tiers (about 20 minutes on two cores)
+# make bounds  the proof's worlds and hostile inputs on a kernel that checks every index (two minutes, with compiling)
 # make mutants break the kernel in one place at a time: the proof must notice every time (about 10 minutes)
 # make referee VectorBT replays a million orders
 # make notebook  runs docs/evaluation.py and writes its outputs into docs/evaluation.ipynb (a minute)
@@ -13,7 +15,15 @@ RUN    ?= runs/$(shell date +%Y%m%d-%H%M%S)
 
 PEERS  := benchmarks/peers/.venv
 
-.PHONY: install train test proof mutants referee notebook bench bench-peers lint format clean
+# What dependencies can change: data, features, both tiers, stable-baselines3, reports. Old versions warn of their own use.
+MINIMUM       := .venv-minimum
+MINIMUM_TESTS := tests/test_market.py tests/test_adjusted.py tests/test_features.py tests/test_windows.py \
+    tests/test_turbulence.py tests/test_config.py tests/test_sb3.py tests/test_differential.py tests/test_cli.py \
+    tests/test_ppo.py tests/stateful/test_curves.py tests/stateful/test_report.py tests/stateful/test_report_sections.py \
+    tests/stateful/test_analysis.py tests/stateful/test_tear_sheet.py
+OLD_MAY_WARN  := -W ignore::DeprecationWarning -W ignore::FutureWarning
+
+.PHONY: install train test minimum proof bounds mutants referee notebook bench bench-peers lint format clean
 
 install: $(VENV)/installed
 
@@ -29,10 +39,23 @@ train: install
 	$(BIN)/batchenv backtest --run $(RUN)
 
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+minimum: $(MINIMUM)/installed
+	$(MINIMUM)/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(OLD_MAY_WARN) $(MINIMUM_TESTS)
+
+# The wheel's dependencies at their lower bounds; the tools of the tests are today's.
+$(MINIMUM)/installed: setup.cfg pyproject.toml constraints-minimum.txt
+	$(PYTHON) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/python -m pip install --disable-pip-version-check -c constraints-minimum.txt --editable . \
+	    arch hypothesis pytest pytest-xdist
+	@touch $@
 
 proof: install
 	$(BIN)/python -m tests.proof.run --lane-steps 10000000
+
+bounds: install
+	$(BIN)/python -m tests.proof.bounds
 
 mutants: install
 	$(BIN)/python -m tests.proof.mutate
@@ -48,7 +71,10 @@ bench: install
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/results/layers.json
 	$(BIN)/python -m benchmarks.learning --json benchmarks/results/learning.json
 	$(BIN)/python -m benchmarks.curves --json benchmarks/results/curves.json
+	$(BIN)/python -m benchmarks.page --json benchmarks/results/page.json
+	$(BIN)/python -m benchmarks.features --json benchmarks/results/features.json
 	$(BIN)/python -m benchmarks.summary
+	$(BIN)/python -m benchmarks.guard
 
 bench-peers: $(PEERS)/installed
 	$(PEERS)/bin/python -m benchmarks.peers.run
@@ -70,4 +96,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MINIMUM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
@@ -21,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from batchenv.config import AgentConfig
 from batchenv.errors import ConfigError, RunError, did_you_mean
 from batchenv.extractors import bind_market, bound_market, indexed_policy
+from batchenv.made_for import MadeFor
 from batchenv.ppo import FastPPO
 from batchenv.rollout import RewardScaler
 
@@ -110,6 +110,7 @@ class Agent:
         except (BadZipFile, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError) as error:
             raise RunError(f"{path}: not a usable {agent.config.algorithm.upper()} model: {error}") from error
         if env is not None:
+            _check_made_for(agent, env)
             bind_market(agent.model, env)
         return agent
 
@@ -144,19 +145,22 @@ class Agent:
         return self
 
     def predict(
-        self, observation: npt.NDArray[np.float32], state: Any = None, *, deterministic: bool = True
+        self, observation: Any, state: Any = None, episode_start: Any = None, *, deterministic: bool = True
     ) -> tuple[npt.NDArray[Any], Any]:
         """Return the action for an observation, as the model's ``predict`` does, without exploration by default.
 
         Args:
-            observation: float32 ``[size]`` or ``[n, size]``.
+            observation: float32 ``[size]`` or ``[n, size]``, or a dict of such.
             state: State of a recurrent policy; others ignore it.
+            episode_start: Whether an episode begins, bool ``[n]``, for a recurrent policy; others ignore it.
             deterministic: Whether to act without exploration.
 
         Returns:
             Action or actions, and the next state.
         """
-        action, state = self.model.predict(observation, state=state, deterministic=deterministic)
+        action, state = self.model.predict(
+            observation, state=state, episode_start=episode_start, deterministic=deterministic
+        )
         return action, state
 
     def acting_in(self, env: Any) -> AbstractContextManager[None]:
@@ -184,6 +188,27 @@ def _as_agent_config(config: AgentConfig | Mapping[str, Any] | str | Path) -> Ag
     if isinstance(config, Mapping):
         return AgentConfig.model_validate(dict(config))
     return AgentConfig.from_json(config)
+
+
+def _check_made_for(agent: Agent, env: Any) -> None:
+    """Check that a loaded agent sees the same in an environment as in the one that it was trained in.
+
+    Raises:
+        RunError: It does not; says what differs.
+    """
+    made_for, here = MadeFor.of(agent), MadeFor.of(env)
+    if made_for is None or here is None:
+        return
+    conflict, order, scaling = made_for.conflict(here), made_for.reordered(here), None
+    if conflict is None:
+        scaling = made_for.rescaled(here.scaler)
+    if order is not None:
+        order = f"it was trained on the {order}; expected the training's order"
+    if scaling is not None:
+        scaling = f"{scaling}; expected the training's scaling, scaler=MadeFor.of(agent).scaler"
+    found = conflict or order or scaling
+    if found is not None:
+        raise RunError(f"the agent does not fit the environment: {found}")
 
 
 def _check_action_space(algorithm: str, space: spaces.Space[Any]) -> None:

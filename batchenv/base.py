@@ -9,11 +9,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
+from batchenv.arrays import LARGEST_INT, whole
 from batchenv.config import EnvConfig, as_env_config
 from batchenv.episodes import EpisodeSchedule, check_seed
-from batchenv.errors import ConfigError, EnvironmentStateError, FeatureError, MarketDataError, did_you_mean
+from batchenv.errors import ConfigError, EnvironmentStateError, FeatureError, MarketDataError, did_you_mean, shown
 from batchenv.features import FeatureMatrix, FeatureScaler, compute_features
+from batchenv.made_for import MadeFor
 from batchenv.market import MarketData
 from batchenv.parameters import LaneParameters, LaneValues, per_symbol
 from batchenv.spaces import ActionSpec, Observation, ObservationLayout
@@ -30,6 +33,7 @@ class TradingTask:
         actions: The action of one lane.
         layout: The observation of one lane.
         schedule: Where episodes start and end.
+        scaler_given: Whether the feature scaling was handed in; else it was fitted on bars of this market.
     """
 
     market: MarketData
@@ -38,6 +42,7 @@ class TradingTask:
     actions: ActionSpec
     layout: ObservationLayout
     schedule: EpisodeSchedule
+    scaler_given: bool = False
 
     @classmethod
     def build(
@@ -81,7 +86,22 @@ class TradingTask:
             matrix.names, bars.symbols, rules.observation_config, matrix.scaler.clip, bars.n_bars, borrows
         )
         actions = ActionSpec(rules.action_config, bars.symbols)
-        return cls(bars, rules, matrix, actions, layout, schedule)
+        return cls(bars, rules, matrix, actions, layout, schedule, scaler is not None)
+
+    @property
+    def made_for(self) -> MadeFor:
+        """What a model that is trained on this task remembers of it."""
+        return MadeFor.from_parts(self.market, self.config, self.features)
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """The space of one lane's observation, which remembers what it was made for."""
+        return self.made_for.remembered_by(self.layout.space)
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """The space of one lane's action, which remembers what it was made for."""
+        return self.made_for.remembered_by(self.actions.space)
 
 
 def _check_market(market: MarketData, rules: EnvConfig) -> None:
@@ -162,15 +182,15 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
         self.task = TradingTask.build(market, config, features, scaler)
         self.market = self.task.market
         self.config = self.task.config
-        self.observation_space = self.task.layout.space
-        self.action_space = self.task.actions.space
+        self.observation_space = self.task.observation_space
+        self.action_space = self.task.action_space
         self.render_mode = None
         self.seed_value = check_seed(seed)
-        self.lane = lane
+        self.lane = whole(lane, "lane", 0, LARGEST_INT)
         self.episode = -1
         self.start = self.end = self.bar = 0
         self.parameters = LaneParameters.build(self.config, self.market.symbols, self.task.schedule, 1, lane_parameters)
-        self.values = self._values()
+        self.values = self._values(self.seed_value, self.lane, 0)
         self._running = False
 
     @property
@@ -197,42 +217,30 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
             The first observation, float32 ``[size]`` or a dict (`batchenv.spaces.Observation`), and an info dict.
 
         Raises:
-            ConfigError: Wrong seed or options.
+            ConfigError: Wrong seed or options; nothing has changed then.
         """
-        super().reset(seed=None if seed is None else check_seed(seed))
-        if seed is not None:
-            self.seed_value = check_seed(seed)
-            self.episode = -1
-        options = dict(options or {})
-        known = ("lane", "episode", "start")
-        for key, value in options.items():
-            if key not in known:
-                raise ConfigError(
-                    f"options: unknown key {key!r}{did_you_mean(key, known)}; expected {', '.join(known)}"
-                )
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-                raise ConfigError(f"options[{key!r}]: got {value!r}, expected a non-negative integer")
-        self.lane = int(options.get("lane", self.lane))
-        self.episode = int(options.get("episode", self.episode + 1))
-        self.values = self._values()
-        self.start, self.end = int(self.values.start[0]), int(self.values.end[0])
-        if "start" in options:
-            schedule, steps = self.task.schedule, self.end - self.start
-            self.start = int(options["start"])
+        chosen = _chosen(options)
+        seed_value = self.seed_value if seed is None else check_seed(seed)
+        lane = chosen.get("lane", self.lane)
+        following = 0 if seed is not None else self.episode + 1
+        episode = whole(chosen.get("episode", following), "episode", 0, LARGEST_INT)
+        values = self._values(seed_value, lane, episode)
+        start, end = int(values.start[0]), int(values.end[0])
+        if "start" in chosen:
+            schedule, steps = self.task.schedule, end - start
             last = schedule.final_bar - (steps if self.parameters.has_length else 1)
-            if not schedule.first <= self.start <= last:
-                raise ConfigError(
-                    f"options['start']: got bar {self.start}, expected a bar from {schedule.first} to {last}"
-                )
-            self.end = self.start + steps if self.parameters.has_length else schedule.final_bar
-        self.bar = self.start
+            start = whole(chosen["start"], "options['start']", schedule.first, last)
+            end = start + steps if self.parameters.has_length else schedule.final_bar
+        super().reset(seed=None if seed is None else seed_value)
+        self.seed_value, self.lane, self.episode, self.values = seed_value, lane, episode, values
+        self.start, self.end, self.bar = start, end, start
         self._running = True
         return self._begin(), self._info()
 
-    def _values(self) -> LaneValues:
-        """Return what applies to the current episode."""
-        lane, episode = np.array([self.lane], np.int64), np.array([max(self.episode, 0)], np.int64)
-        return self.parameters.at(self.seed_value, lane, episode, np.zeros(1, np.int64))
+    def _values(self, seed: int, lane: int, episode: int) -> LaneValues:
+        """Return what applies to an episode."""
+        lanes, episodes = np.array([lane], np.int64), np.array([episode], np.int64)
+        return self.parameters.at(seed, lanes, episodes, np.zeros(1, np.int64))
 
     def _check_running(self) -> None:
         if not self._running:
@@ -245,6 +253,21 @@ class BaseTradingEnv(gymnasium.Env[Observation, Any]):
     def _info(self) -> dict[str, Any]:
         """Return the info dict of the current bar."""
         raise NotImplementedError
+
+
+def _chosen(options: Any) -> dict[str, int]:
+    """Return the reset options, checked.
+
+    Raises:
+        ConfigError: Not a mapping, an unknown key, or a value that is no whole number from 0 on.
+    """
+    known = ("lane", "episode", "start")
+    if options is not None and not isinstance(options, Mapping):
+        raise ConfigError(f"options: got {shown(options)}, expected a mapping with any of {', '.join(known)}")
+    for key in options or {}:
+        if key not in known:
+            raise ConfigError(f"options: unknown key {key!r}{did_you_mean(key, known)}; expected {', '.join(known)}")
+    return {key: whole(value, f"options[{key!r}]", 0, LARGEST_INT) for key, value in (options or {}).items()}
 
 
 __all__ = ["BaseTradingEnv", "MarketDataError", "TradingTask"]

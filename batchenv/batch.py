@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from batchenv.arrays import booleans, check_memory, overlaps, place_of, plain, read_only, whole
 from batchenv.base import TradingTask
-from batchenv.config import EnvConfig
+from batchenv.config import MAX_THREADS, EnvConfig
 from batchenv.episodes import check_seed
-from batchenv.errors import ConfigError, EnvironmentStateError
+from batchenv.errors import ActionError, ConfigError, EnvironmentStateError, shown
 from batchenv.features import FeatureScaler
 from batchenv.kernel.engine import Engine
 from batchenv.parameters import LaneParameters
@@ -33,9 +35,11 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
     ended has, each with a boolean mask under the same name after an underscore:
 
     * ``final_obs``: object array ``[n_envs]``, the true last observation, float32 ``[size]`` or a dict;
-    * ``final_info``: a dict of arrays ``[n_envs]``: ``equity`` (money), ``bar``, ``episode`` (number);
-    * ``episode``: a dict of arrays ``[n_envs]``: ``r`` (sum of rewards), ``l`` (steps), ``t`` (seconds since
-      construction), as `gymnasium.wrappers.vector.RecordEpisodeStatistics` gives them.
+    * ``final_info``: a dict of arrays ``[n_envs]``, each with such a mask too: ``equity`` (money), ``bar``, ``return``
+      (sum of rewards), ``length`` (steps) and ``episode_number`` (from 0 since seeding).
+
+    The key ``episode`` is left to `gymnasium.wrappers.vector.RecordEpisodeStatistics`. The arrays of ``infos`` are the
+    caller's own.
 
     With ``observation_config.mode`` ``indexed`` an observation is a dict, ``{"bar": int64 [n_envs, 1], "portfolio":
     float32 [n_envs, size]}``: the market part is row ``bar`` of ``task.features.values`` and is not copied.
@@ -44,7 +48,6 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         task: Market, rules, features and layout.
         num_envs: Number of lanes.
         seed_value: The seed in force.
-        episode: Number of each lane's current episode, int64 ``[n_envs]``, counted from 0 since seeding.
         parameters: What is given or drawn for each lane.
     """
 
@@ -75,34 +78,32 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
             scaler: Feature scaling of an earlier run; None fits it on the training part of the market.
             n_threads: Threads that share a step, where it has work for more than one; results do not depend on it.
             copy: Return fresh arrays. Without it two sets of arrays are used in turn, so that a step's results stay
-                valid until the step after the next.
+                valid until the step after the next. They are the environment's own then: do not write into them.
             lane_parameters: Parameters by lane in place of the configuration's (rule 8.1), by name: numbers or arrays
                 ``[n_envs]``; fees, ``slippage_rate``, ``borrow_rate`` and ``tradable`` also ``[n_envs, symbols]``.
 
         Raises:
             BatchenvError: As `TradingTask.build` and `LaneParameters.build` say; `ConfigError` for other arguments.
         """
-        for name, value, most in (("n_envs", n_envs, MAX_LANES), ("n_threads", n_threads, 1024)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
-                raise ConfigError(f"{name}: got {value!r}, expected an integer from 1 to {most}")
+        self.num_envs = whole(n_envs, "n_envs", 1, MAX_LANES)
+        threads = whole(n_threads, "n_threads", 1, MAX_THREADS)
         self.task = TradingTask.build(market, config, features, scaler)
-        self.num_envs = int(n_envs)
-        self.single_observation_space = self.task.layout.space
-        self.single_action_space = self.task.actions.space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        _check_room(self.num_envs, self.task)
+        self.single_observation_space, self.single_action_space = self.task.observation_space, self.task.action_space
+        remembered_by = self.task.made_for.remembered_by
+        self.observation_space = remembered_by(batch_space(self.single_observation_space, self.num_envs))
+        self.action_space = remembered_by(batch_space(self.single_action_space, self.num_envs))
         self.render_mode = None
         self.seed_value = check_seed(seed)
-        self.episode = np.full(self.num_envs, -1, np.int64)
+        self._episode = np.full(self.num_envs, -1, np.int64)
         task = self.task
         self.parameters = LaneParameters.build(
             task.config, task.market.symbols, task.schedule, self.num_envs, lane_parameters
         )
-        self._engine = Engine(task, self.parameters, self.num_envs, int(n_threads), alternate=not copy)
+        self._engine = Engine(task, self.parameters, self.num_envs, threads, alternate=not copy)
         self._copy = copy
         self._returns = np.zeros(self.num_envs)
         self._all = np.arange(self.num_envs, dtype=np.int64)
-        self._born = time.perf_counter()
         self._running = False
 
     @property
@@ -128,22 +129,27 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
     @property
     def cash(self) -> npt.NDArray[np.float64]:
         """Cash of every lane in money, float64 ``[n_envs]``; a read-only view."""
-        return _read_only(self._engine.lanes.cash)
+        return read_only(self._engine.lanes.cash)
 
     @property
     def holdings(self) -> npt.NDArray[np.float64]:
         """Shares held, float64 ``[n_envs, symbols]``; a read-only view."""
-        return _read_only(self._engine.holdings)
+        return read_only(self._engine.holdings)
 
     @property
     def equity(self) -> npt.NDArray[np.float64]:
         """Cash plus positions at the mark, in money, float64 ``[n_envs]``; a read-only view."""
-        return _read_only(self._engine.lanes.equity)
+        return read_only(self._engine.lanes.equity)
 
     @property
     def bar(self) -> npt.NDArray[np.int64]:
         """Current bar of every lane, int64 ``[n_envs]``; a read-only view."""
-        return _read_only(self._engine.lanes.bar)
+        return read_only(self._engine.lanes.bar)
+
+    @property
+    def episode(self) -> npt.NDArray[np.int64]:
+        """Number of every lane's current episode since seeding, from 0, int64 ``[n_envs]``; a read-only view."""
+        return read_only(self._episode)
 
     @property
     def bytes_per_lane(self) -> int:
@@ -166,11 +172,15 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
             ConfigError: Wrong seed or options.
         """
         which = self._lanes_to_reset(options)
+        if not self._running and len(which) < self.num_envs:
+            raise EnvironmentStateError(
+                "reset: reset_mask was given before the first full reset(), or after a step that broke off; expected a "
+                "full reset() first"
+            )
         if seed is not None:
             self.seed_value = check_seed(seed)
-            self.episode[which] = -1
-        elif not self._running and len(which) < self.num_envs:
-            raise EnvironmentStateError("reset: reset_mask was given before the first full reset()")
+            self._episode[which] = -1
+        self._running = False  # until all lanes are open
         self._returns[which] = 0.0
         self._engine.keep_observation()
         self._open(which)
@@ -191,7 +201,8 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         Args:
             actions: float32 ``[n_envs, symbols]``; integers in `discrete` mode, ``[n_envs]`` of them when joint.
             out: Where to write the observations, float32 ``[n_envs, size]``, C-contiguous; flat observations only.
-                They are returned in it, and nothing later writes there.
+                They are returned in it, and nothing later writes there. It must not overlap the actions or an array
+                that belongs to the environment.
 
         Returns:
             Observations float32 ``[n_envs, size]`` or a dict, rewards float64 ``[n_envs]``, terminations and
@@ -200,19 +211,26 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         Raises:
             ActionError: Wrong shape, NaN or infinity; nothing has changed then.
             ConfigError: Observations cannot be written into ``out``; nothing has changed then.
-            EnvironmentStateError: There was no reset yet.
+            EnvironmentStateError: There was no reset yet, or the last step broke off: its thread was interrupted, or a
+                registered reward raised an error.
         """
-        if out is not None:
-            self._check_memory(out)
-        if not self._running:
-            raise EnvironmentStateError("step: the environment was not reset yet; expected a call of reset() first")
-        numbers = self.task.actions.numbers(actions, self.num_envs)
         engine = self._engine
+        numbers = self.task.actions.numbers(actions, self.num_envs)
+        if out is not None:
+            self._check_memory(out, actions)
+        if not self._copy and numbers.base is not None and engine.owns(numbers):  # an array of an earlier step's
+            numbers = numbers.copy()
+        if not self._running:
+            raise EnvironmentStateError(
+                "step: the environment was not reset yet, or its last step broke off; expected a call of reset() first"
+            )
+        self._running = False  # until the step is done: one that broke off may have moved lanes past their last bar
         engine.advance(numbers, out)
         told = engine.out
         self._returns += told.reward
         done = np.flatnonzero(told.terminated | told.truncated)
         infos = self._end(done) if len(done) else {}
+        self._running = True
         give = self._give
         observation = self._observe() if out is None else out
         return observation, give(told.reward), give(told.terminated), give(told.truncated), infos
@@ -232,28 +250,20 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         last, bars, layout = self._engine.observation[done], lanes.bar[done, None], self.task.layout
         for row, lane in enumerate(done):
             final_obs[lane] = layout.observation(last[row], bars[row])
-        keep = {"equity": lanes.equity, "bar": lanes.bar, "episode": self.episode}
-        final_info: dict[str, Any] = {name: np.where(mask, values, 0) for name, values in keep.items()}
-        final_info |= {f"_{name}": mask for name in keep}
-        seconds = round(time.perf_counter() - self._born, 6)
-        episode: dict[str, Any] = {
-            "r": np.where(mask, self._returns, 0.0),
-            "l": np.where(mask, lanes.bar - lanes.start, 0),
-            "t": np.where(mask, seconds, 0.0),
+        told = {
+            "equity": lanes.equity,
+            "bar": lanes.bar,
+            "return": self._returns,
+            "length": lanes.bar - lanes.start,
+            "episode_number": self._episode,
         }
-        episode |= {f"_{name}": mask for name in ("r", "l", "t")}
+        final_info: dict[str, Any] = {name: np.where(mask, values, 0) for name, values in told.items()}
+        final_info |= {f"_{name}": mask.copy() for name in told}
         self._returns[done] = 0.0
         self._open(done)
-        return {
-            "final_obs": final_obs,
-            "_final_obs": mask,
-            "final_info": final_info,
-            "_final_info": mask,
-            "episode": episode,
-            "_episode": mask,
-        }
+        return {"final_obs": final_obs, "_final_obs": mask, "final_info": final_info, "_final_info": mask.copy()}
 
-    def _check_memory(self, out: Any) -> None:
+    def _check_memory(self, out: Any, actions: Any) -> None:
         """Check that flat observations can be written into ``out``.
 
         Raises:
@@ -262,29 +272,30 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         shape = self.observation_space.shape
         if shape is None:
             raise ConfigError("out: takes flat observations only; expected observation_config.mode 'flat', or no out")
-        fits = isinstance(out, np.ndarray) and out.dtype == np.float32 and out.shape == shape
-        if not fits or not (out.flags.c_contiguous and out.flags.writeable):
-            got = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise ConfigError(f"out: got {got}, expected writable, C-contiguous float32 {list(shape)}")
+        check_memory(out, "out", shape)
+        if self._engine.owns(out):
+            raise ConfigError("out: is memory of the environment's own; expected an array that the caller made")
+        if overlaps(out, plain(actions, "actions", ActionError)):
+            raise ConfigError("out: overlaps the actions; expected memory of its own")
 
     def _open(self, which: npt.NDArray[np.int64]) -> None:
-        self.episode[which] += 1
-        self._engine.open(which, self.parameters.at(self.seed_value, which, self.episode[which]))
+        self._episode[which] += 1
+        self._engine.open(which, self.parameters.at(self.seed_value, which, self._episode[which]))
 
     def _lanes_to_reset(self, options: dict[str, Any] | None) -> npt.NDArray[np.int64]:
-        options = dict(options or {})
-        mask = options.pop("reset_mask", None)
-        if options:
-            raise ConfigError(f"options: unknown key {next(iter(options))!r}, expected 'reset_mask'")
+        if options is not None and not isinstance(options, Mapping):
+            raise ConfigError(f"options: got {shown(options)}, expected a mapping with 'reset_mask'")
+        unknown = [key for key in options or {} if key != "reset_mask"]
+        if unknown:
+            raise ConfigError(f"options: unknown key {unknown[0]!r}, expected 'reset_mask'")
+        mask = (options or {}).get("reset_mask")
         if mask is None:
             return self._all
-        mask = np.asarray(mask)
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
-            raise ConfigError(
-                f"options['reset_mask']: got {mask.dtype} of shape {list(mask.shape)}, "
-                f"expected bool [{self.num_envs}] with at least one True"
-            )
-        return np.flatnonzero(mask)
+        key, shapes = "options['reset_mask']", ((self.num_envs,),)
+        which = np.flatnonzero(booleans(mask, key, shapes, partial(place_of, symbols=())))
+        if not len(which):
+            raise ConfigError(f"{key}: got no True, expected at least one")
+        return which
 
     def _observe(self) -> Observation:
         """Return the observations of all lanes, in arrays that `copy` decides on."""
@@ -295,7 +306,22 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         return array.copy() if self._copy else array
 
 
-def _read_only(array: Array) -> Array:
-    view = array.view()
-    view.flags.writeable = False
-    return view
+def _check_room(n_envs: int, task: TradingTask) -> None:
+    """Check that the lanes fit into memory, before the system ends the process for want of it.
+
+    Raises:
+        ConfigError: They do not, by what the shares, the observations and both spaces take alone.
+    """
+    symbols, size = task.market.n_symbols, task.layout.size
+    need = n_envs * (8 * symbols + 4 * size + 2 * 4 * (size + symbols))
+    names = getattr(os, "sysconf_names", {})  # not every system has them
+    known = "SC_PHYS_PAGES" in names and "SC_PAGE_SIZE" in names
+    fits = not known or need <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        np.empty(need if fits else 0, np.uint8)  # asks for room and uses none
+    except MemoryError:
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"n_envs: {n_envs} lanes need at least {need / 1e9:,.1f} GB, more than this machine has; expected fewer"
+        )

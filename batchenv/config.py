@@ -11,11 +11,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from batchenv.errors import ConfigError, did_you_mean
+from batchenv.errors import ConfigError, did_you_mean, shown
+from batchenv.registry import arrive, carried
 
 Fill = Literal["next_open", "next_close", "close"]
 ActionMode = Literal["trade", "weights", "shares", "discrete"]
 Algorithm = Literal["ppo", "a2c", "sac", "td3", "dqn"]
+
+
+MAX_BARS = 2**31 - 1
+"""Most bars of a market and of an episode. A bar times a 32-bit random number then fits into 64 bits."""
+MAX_THREADS = 1024
+LARGEST = 1e100
+"""Money, shares and weights stay below this, so that their products are finite."""
 
 
 class ConfigModel(BaseModel):
@@ -79,6 +87,8 @@ def read_json(path: str | Path) -> Any:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, or thousands of brackets
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
@@ -111,7 +121,10 @@ def _explain_one(model: type[BaseModel], detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{key}: this key is missing"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{key}: {message}" + ("" if detail["type"] == "value_error" else f", got {_short(detail['input'])}")
+    bound = next((value for kind, value in detail.get("ctx", {}).items() if kind in ("gt", "ge", "lt", "le")), None)
+    if bound is not None:  # pydantic writes a large one with all of its digits
+        message = f"{message.rpartition(' ')[0]} {bound:.12g}"
+    return f"{key}: {message}" + ("" if detail["type"] == "value_error" else f", got {shown(detail['input'])}")
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -121,11 +134,6 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
         candidates = (annotation, *getattr(annotation, "__args__", ()))
         current = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(current.model_fields)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _date(value: str) -> str:
@@ -150,18 +158,29 @@ class PortfolioConfig(ConfigModel):
         bankruptcy_fraction: The episode terminates at this fraction of ``initial_cash``.
     """
 
-    initial_cash: float = Field(100_000.0, gt=0)
+    initial_cash: float = Field(100_000.0, gt=0, lt=LARGEST)
     trade_limit_percent: float = Field(0.1, gt=0, le=1)
     maintain_history: bool = False
     bankruptcy_fraction: float = Field(0.0, ge=0, lt=1)
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Amount = Annotated[float, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, lt=LARGEST)]
 PerSymbolFraction = Fraction | dict[str, Fraction]
 """One number for all symbols, or one for each by name, with ``"*"`` for those not named."""
 PerSymbolAmount = Amount | dict[str, Amount]
-PerSymbolRate = float | dict[str, float]
+
+
+def _lot(value: float) -> float:
+    if 0 < value < 1 / LARGEST:
+        raise ValueError(f"should be 0, for fractions of shares, or at least {1 / LARGEST:g}, got {value:g}")
+    return value
+
+
+Lot = Annotated[Amount, AfterValidator(_lot)]
+PerSymbolLot = Lot | dict[str, Lot]
+Rate = Annotated[float, Field(gt=-LARGEST, lt=LARGEST)]
+PerSymbolRate = Rate | dict[str, Rate]
 
 
 class CostConfig(ConfigModel):
@@ -181,7 +200,7 @@ class CostConfig(ConfigModel):
     fee_per_share: PerSymbolAmount = 0.0
     fee_minimum: PerSymbolAmount = 0.0
     slippage_rate: PerSymbolFraction = 0.0005
-    impact_coefficient: float = Field(0.0, ge=0)
+    impact_coefficient: float = Field(0.0, ge=0, lt=LARGEST)
 
 
 class ExecutionConfig(ConfigModel):
@@ -196,11 +215,11 @@ class ExecutionConfig(ConfigModel):
         delisting_haircut: What a position loses when its symbol is delisted, as a fraction.
     """
 
-    lot_size: PerSymbolAmount = 0.0
-    min_notional: float = Field(0.0, ge=0)
+    lot_size: PerSymbolLot = 0.0
+    min_notional: float = Field(0.0, ge=0, lt=LARGEST)
     participation_limit: float | None = Field(None, gt=0, le=1)
     stop_loss: float | None = Field(None, gt=0, lt=1)
-    take_profit: float | None = Field(None, gt=0)
+    take_profit: float | None = Field(None, gt=0, lt=LARGEST)
     delisting_haircut: float = Field(0.0, ge=0, le=1)
 
 
@@ -217,7 +236,7 @@ class MarginConfig(ConfigModel):
 
     allow_short: bool = False
     leverage: float = Field(1.0, ge=1, lt=1000)
-    net_limit: float | None = Field(None, gt=0)
+    net_limit: float | None = Field(None, gt=0, lt=LARGEST)
     maintenance_margin: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -294,7 +313,7 @@ class RandomizationConfig(ConfigModel):
         for name, low, high in self.drawn():
             least, below = PARAMETER_BOUNDS[name]
             if not (low <= high and least <= low and high < below):
-                raise ValueError(f"{name} should be [low, high] with {least:g} <= low <= high < {below:g}")
+                raise ValueError(f"{name} should be [low, high] with {least:g} <= low <= high < {below:.12g}")
             if name == "initial_cash" and low <= 0:
                 raise ValueError("initial_cash should be above 0")
             if name in WHOLE_PARAMETERS and (low != int(low) or high != int(high)):
@@ -310,14 +329,14 @@ class RandomizationConfig(ConfigModel):
 PARAMETER_BOUNDS: dict[str, tuple[float, float]] = {
     "fee_rate": (0.0, 1.0),
     "slippage_rate": (0.0, 1.0),
-    "borrow_rate": (0.0, float("inf")),
+    "borrow_rate": (0.0, LARGEST),
     "leverage": (1.0, 1000.0),
-    "initial_cash": (0.0, float("inf")),
-    "episode_length": (1.0, float("inf")),
-    "fee_fixed": (0.0, float("inf")),
-    "fee_per_share": (0.0, float("inf")),
-    "fee_minimum": (0.0, float("inf")),
-    "tradable": (1.0, float("inf")),
+    "initial_cash": (0.0, LARGEST),
+    "episode_length": (1.0, MAX_BARS + 1.0),
+    "fee_fixed": (0.0, LARGEST),
+    "fee_per_share": (0.0, LARGEST),
+    "fee_minimum": (0.0, LARGEST),
+    "tradable": (1.0, MAX_BARS + 1.0),
 }
 """Least value, and the value to stay below, of each parameter that lanes may have of their own; in the order of 8.2."""
 WHOLE_PARAMETERS = {"episode_length": "bars", "tradable": "symbols"}
@@ -335,8 +354,8 @@ class ActionConfig(ConfigModel):
     """
 
     mode: ActionMode = "trade"
-    max_shares: float = Field(100.0, gt=0)
-    max_weight: float = Field(1.0, gt=0)
+    max_shares: float = Field(100.0, gt=0, lt=LARGEST)
+    max_weight: float = Field(1.0, gt=0, lt=LARGEST)
     joint: bool = False
 
     @model_validator(mode="after")
@@ -356,7 +375,7 @@ class RewardConfig(ConfigModel):
     """
 
     type: str = "fast_profit_reward"
-    reward_scaling: float = Field(1.0, gt=0)
+    reward_scaling: float = Field(1.0, gt=0, lt=LARGEST)
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -370,7 +389,7 @@ class EpisodeConfig(ConfigModel):
             the same step; only where there is a length and starts are drawn.
     """
 
-    length: int | None = Field(None, ge=1)
+    length: int | None = Field(None, ge=1, le=MAX_BARS)
     random_start: bool = False
     desynchronize: bool = False
 
@@ -407,6 +426,16 @@ class EnvConfig(ConfigModel):
     observation_config: ObservationConfig = ObservationConfig()
     fill: Fill = "next_open"
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """Pickle what the user has registered too: another process may not know the features and rewards named here."""
+        functions = carried()
+        return super().__getstate__() if functions is None else {**super().__getstate__(), "functions": functions}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Register what came along."""
+        arrive(state.get("functions"))
+        super().__setstate__({key: value for key, value in state.items() if key != "functions"})
+
     @model_validator(mode="after")
     def _rules_fit_together(self) -> Self:
         carry = self.carry_config
@@ -429,7 +458,8 @@ class DataOptions(ConfigModel):
     Attributes:
         adjusted: What the prices are: true for adjusted for splits and dividends, which are then left out; false for as
             traded, with splits and dividends beside them. Null adjusts by ``adj_close`` where the data have it, and
-            leaves out splits and dividends where prices have them in already.
+            leaves out splits and dividends where prices have them in already. Adjusted prices know later splits and
+            dividends by their level; lots and fees per share are in today's shares then.
         calendar: "daily" dates each bar by the clock of its exchange, "intraday" by its instant in UTC.
         zone: Time zone of the exchange, such as "America/New_York", one for all symbols or one by symbol. Times without
             a zone are then that clock's; times with one are shown by it.
@@ -530,7 +560,7 @@ class AgentConfig(ConfigModel):
     evaluations: int = Field(10, ge=0)
     checkpoints: int = Field(4, ge=0)
     record_megabytes: float = Field(64.0, ge=0)
-    n_threads: int = Field(1, ge=1)
+    n_threads: int = Field(1, ge=1, le=MAX_THREADS)
     device: str = "cpu"
 
 
@@ -588,6 +618,9 @@ class BacktestConfig(ConfigModel):
         risk_free_rate: Yearly rate in the Sharpe and Sortino ratios.
         model: Model to test when a configuration is given in place of a run folder: a zip file of
             stable-baselines3.
+        vec_normalize: The file with the statistics of that model's `VecNormalize`, where it was trained under one that
+            normalises observations.
+        frame_stack: ``n_stack`` of that model's `VecFrameStack`, where it was trained under one.
         baselines: What the agent is compared with, in this order.
         rebalance_bars: Bars between rebalances of the baselines that have a schedule: equal weight, minimum variance,
             inverse volatility and momentum.
@@ -601,6 +634,8 @@ class BacktestConfig(ConfigModel):
     cost_config: CostConfig = CostConfig()
     risk_free_rate: float = Field(0.0, gt=-1)
     model: str | None = None
+    vec_normalize: str | None = None
+    frame_stack: int | None = Field(None, ge=1)
     baselines: Annotated[Names, AfterValidator(_baselines)] = BASELINES
     rebalance_bars: int = Field(21, ge=1)
     uncertainty: UncertaintyConfig = UncertaintyConfig()

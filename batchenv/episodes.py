@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from batchenv.errors import ConfigError, MarketDataError
+from batchenv.arrays import LARGEST_INT, whole
+from batchenv.config import MAX_BARS
+from batchenv.errors import MarketDataError
 
 _MASK = 0xFFFFFFFF
 _CUT = 64  # the stream that lengths of first episodes are drawn from
-MAX_SEED = 2**63 - 1
 
 
 def draw(seed: Any, lane: Any, episode: Any, stream: Any) -> Any:
@@ -51,11 +52,7 @@ def check_seed(seed: int | None) -> int:
     Raises:
         ConfigError: The seed is not an integer in [0, 2**63).
     """
-    if seed is None:
-        return secrets.randbits(32)
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"seed: got {seed!r}, expected an integer from 0 to 2**63 - 1, or None")
-    return int(seed)
+    return secrets.randbits(32) if seed is None else whole(seed, "seed", 0, LARGEST_INT, ", or None")
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,10 @@ class EpisodeSchedule:
         """Lay out the start bars that a market of ``n_bars`` bars allows.
 
         Raises:
-            MarketDataError: The history is too short for one episode.
+            MarketDataError: The history is too short for one episode, or longer than `MAX_BARS`.
         """
+        if n_bars > MAX_BARS:
+            raise MarketDataError(f"the market has {n_bars} bars, expected at most {MAX_BARS}")
         final = n_bars - 1
         last = final - (1 if length is None else length)
         if last < first_bar:

@@ -1,4 +1,4 @@
-"""Every error that batchenv raises on purpose, under one base.
+"""Every error that batchenv raises on purpose, under one base, and its warnings.
 
 A message says what was wrong, where (file, key, row, symbol, lane) and what was expected. The command line
 prints the message alone; a traceback is reserved for defects.
@@ -7,7 +7,10 @@ prints the message alone; a traceback is reserved for defects.
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class BatchenvError(Exception):
@@ -42,7 +45,33 @@ class CausalityError(BatchenvError, AssertionError):
     """A feature or an environment uses bars that are not known yet."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def shown(value: object) -> str:
+    """Return a value as a message shows it: its ``repr``, cut to 60 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of thousands of digits has none, and a stranger's object may have a broken one
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class BatchenvWarning(UserWarning):
+    """Base of all warnings of batchenv."""
+
+
+class LevelFeatureWarning(BatchenvWarning):
+    """A feature is a level of prices or volumes that were adjusted for what happened later."""
+
+
+def warn(message: str, category: type[BatchenvWarning]) -> None:
+    """Warn at the line outside this project's packages that led here."""
+    inside = tuple(str(Path(__file__).parent.parent / name) for name in ("batchenv", "stateful"))
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` when a known name is close to ``name``, else an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""

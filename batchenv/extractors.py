@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from batchenv.base import TradingTask
 from batchenv.errors import ConfigError, EnvironmentStateError, did_you_mean
+from batchenv.made_for import MadeFor
+from batchenv.wrappers import SCALES_THE_BAR, STACKS_THE_BAR, check_numbers_of_bars
 
 __all__ = ["IndexedExtractor", "MarketFeatures", "bind_market", "bound_market", "indexed_policy", "is_indexed"]
 
@@ -339,6 +341,28 @@ def _activation(given: str | type[nn.Module]) -> nn.Module:
     return kind()
 
 
+def _check_bars(given: Tensor, bars: Tensor, n_bars: int) -> None:
+    """Check that observations name bars that there are.
+
+    Args:
+        given: As the observations have them, ``[B]``.
+        bars: The same as int64.
+        n_bars: T.
+
+    Raises:
+        EnvironmentStateError: A number is not whole, or there is no such bar.
+    """
+    if given.is_floating_point() and not torch.equal(given, bars.to(given.dtype)):
+        wrong = given[given != bars.to(given.dtype)][0].item()
+        raise EnvironmentStateError(f"bar {wrong:g} is no number of a bar: something changed it. {SCALES_THE_BAR}")
+    low, high = (int(end) for end in torch.aminmax(bars))
+    if low < 0 or high >= n_bars:
+        raise EnvironmentStateError(
+            f"bar {low if low < 0 else high} is not in the market that the model looks bars up in, which has {n_bars}; "
+            "expected a call of bind_market(model, env) with the environment it acts in"
+        )
+
+
 def _rows(matrix: Tensor, bars: Tensor | None) -> Tensor:
     return matrix if bars is None else matrix.index_select(0, bars)
 
@@ -429,6 +453,8 @@ class IndexedExtractor(BaseFeaturesExtractor):
             raise ConfigError(
                 f"observation_space: got {observation_space}, expected that of observation_config.mode 'indexed'"
             )
+        if observation_space[self.bars_key].shape != (1,):
+            raise ConfigError(STACKS_THE_BAR)
         n_bars, n_portfolio = _sizes(observation_space)
         made = _make_encoder(encoder, len(market.columns), n_portfolio, encoder_kwargs or {})
         super().__init__(observation_space, made.joined(n_portfolio))
@@ -484,12 +510,10 @@ class IndexedExtractor(BaseFeaturesExtractor):
                 "the model was loaded without a market to look bars up in; expected a call of "
                 "bind_market(model, env) first"
             )
-        bars = observations[self.bars_key][:, 0].long()
-        if len(bars) and int(bars.max()) >= len(matrix):
-            raise EnvironmentStateError(
-                f"bar {int(bars.max())} is not in the market that the model looks bars up in, which has {len(matrix)}; "
-                "expected a call of bind_market(model, env) with the environment it acts in"
-            )
+        given = observations[self.bars_key][:, 0]
+        bars = given.long()
+        if len(bars):
+            _check_bars(given, bars, len(matrix))
         return matrix, bars
 
     def encode(self, matrix: Tensor, bars: Tensor) -> Tensor:
@@ -546,10 +570,11 @@ def indexed_policy(
         algorithm: Name of the algorithm, for its default layers.
 
     Raises:
-        ConfigError: ``linear`` cannot take a first layer from ``net_arch``, or an encoder is given for a flat
-            observation.
+        ConfigError: ``linear`` cannot take a first layer from ``net_arch``, an encoder is given for a flat
+            observation, or a wrapper changes the numbers of bars.
     """
     given = dict(policy_kwargs or {})
+    check_numbers_of_bars(env)
     if not is_indexed(env.observation_space):
         for key in ("encoder", "encoder_kwargs"):
             if key in given:
@@ -597,14 +622,14 @@ def _without_first_layer(net_arch: Any) -> tuple[int, Any]:
     return firsts.pop(), (rest if isinstance(net_arch, Mapping) else rest[""])
 
 
-def bind_market(model: BaseAlgorithm, market: Any) -> None:
+def bind_market(model: BaseAlgorithm | BaseModel, market: Any) -> None:
     """Let a model act on a market: after loading it, and before it acts in an environment on other bars.
 
     The number of a bar says nothing about its market: a model that plays the bars of one market while it looks them
     up in another sees wrong features, without an error where the other has as many bars.
 
     Args:
-        model: The model; one without `IndexedExtractor` is left as it is.
+        model: The model, or its policy; one without `IndexedExtractor` is left as it is.
         market: An environment on it, a `TradingTask`, or `MarketFeatures`.
 
     Raises:
@@ -622,7 +647,7 @@ def bind_market(model: BaseAlgorithm, market: Any) -> None:
 
 
 @contextmanager
-def bound_market(model: BaseAlgorithm, market: Any) -> Iterator[None]:
+def bound_market(model: BaseAlgorithm | BaseModel, market: Any) -> Iterator[None]:
     """Bind a market, as `bind_market` does, for the body of a ``with``; then go back to the one before."""
     extractors = _extractors(model)
     before = extractors[0].market if extractors else None
@@ -634,18 +659,23 @@ def bound_market(model: BaseAlgorithm, market: Any) -> Iterator[None]:
             bind_market(model, before)
 
 
-def _extractors(model: BaseAlgorithm) -> list[IndexedExtractor]:
-    return [module for module in model.policy.modules() if isinstance(module, IndexedExtractor)]
+def _modules(model: BaseAlgorithm | BaseModel) -> Iterator[nn.Module]:
+    return (model if isinstance(model, BaseModel) else model.policy).modules()
 
 
-def _fit_space(model: BaseAlgorithm, n_bars: int) -> None:
+def _extractors(model: BaseAlgorithm | BaseModel) -> list[IndexedExtractor]:
+    return [module for module in _modules(model) if isinstance(module, IndexedExtractor)]
+
+
+def _fit_space(model: BaseAlgorithm | BaseModel, n_bars: int) -> None:
     """Let the model's observation space have the bars of its market, so that `set_env` takes an environment on it."""
     key = IndexedExtractor.bars_key
     old = model.observation_space
     assert isinstance(old, spaces.Dict)
     bar = spaces.Box(0, n_bars - 1, (1,), old[key].dtype)  # type: ignore[arg-type]
-    model.observation_space = spaces.Dict({**old.spaces, key: bar})
-    for module in model.policy.modules():
+    space, made_for = spaces.Dict({**old.spaces, key: bar}), MadeFor.of_space(old)
+    model.observation_space = space if made_for is None else made_for.remembered_by(space)
+    for module in _modules(model):
         if isinstance(module, BaseModel):
             module.observation_space = model.observation_space
 

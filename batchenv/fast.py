@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from batchenv.spaces import Observation
 class FastTrainingEnv(BaseTradingEnv):
     """The same lane that `BatchTradingEnv` advances by the thousand, alone.
 
-    ``info`` holds ``bar`` and ``equity`` (money), and ``episode`` on the last step: ``r`` (sum of rewards), ``l``
-    (steps), ``t`` (seconds since construction).
+    ``info`` holds ``bar`` and ``equity`` (money); on the last step also ``return`` (sum of rewards) and ``length``, in
+    steps. The key ``episode`` is left to gymnasium's `RecordEpisodeStatistics` and stable-baselines3's `Monitor`.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class FastTrainingEnv(BaseTradingEnv):
         self._engine = Engine(self.task, self.parameters, 1)
         self._which = np.zeros(1, np.int64)
         self._return = 0.0
-        self._born = time.perf_counter()
 
     @property
     def cash(self) -> float:
@@ -76,18 +74,19 @@ class FastTrainingEnv(BaseTradingEnv):
             EnvironmentStateError: The episode is over, or there was no reset yet.
         """
         self._check_running()
+        numbers = self.task.actions.of_one(action)
         engine = self._engine
-        engine.advance(self.task.actions.numbers(np.asarray(action)[None], 1))
+        self._running = False  # until the step is done: one that broke off may have moved the lane
+        engine.advance(numbers)
         out = engine.out
         self.bar += 1
         reward = float(out.reward[0])
         terminated, truncated = bool(out.terminated[0]), bool(out.truncated[0])
         self._return += reward
         info = self._info()
-        if terminated or truncated:
-            self._running = False
-            seconds = round(time.perf_counter() - self._born, 6)
-            info["episode"] = {"r": self._return, "l": self.bar - self.start, "t": seconds}
+        self._running = not (terminated or truncated)
+        if not self._running:
+            info |= {"return": self._return, "length": self.bar - self.start}
         return self._observe(), reward, terminated, truncated, info
 
     def _begin(self) -> Observation:

@@ -14,16 +14,20 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from batchenv import indicators
 from batchenv.data.bars import BoolArray, FloatArray, format_time
-from batchenv.errors import FeatureError, did_you_mean
+from batchenv.errors import FeatureError, LevelFeatureWarning, did_you_mean, warn
+from batchenv.levels import level_of
 from batchenv.market import MarketData
+from batchenv.registry import FEATURES
 
 __all__ = ["FeatureMatrix", "FeatureScaler", "available_features", "compute_features", "register_feature"]
 
@@ -54,144 +58,22 @@ class _Feature:
 
 
 # --- built-in features --------------------------------------------------------------------------------------
-# Each takes the market, history included, and whole numbers of bars; each returns float64 [bars, symbols].
 
-
-def _change(market: MarketData, n: int) -> FloatArray:
-    """Simple return over n bars: close[t] / close[t - n] - 1."""
-    mark = market.mark
-    result = np.full_like(mark, np.nan)
-    result[n:] = mark[n:] / mark[: max(len(mark) - n, 0)] - 1.0
-    return result
-
-
-def _log_return(market: MarketData, n: int) -> FloatArray:
-    """Log return over n bars: ln(close[t] / close[t - n])."""
-    return np.log1p(_change(market, n))
-
-
-def _volatility(market: MarketData, n: int) -> FloatArray:
-    """Sample standard deviation (n - 1 below) of the last n one-bar returns; per bar, not per year."""
-    return _values(pd.DataFrame(_change(market, 1)).rolling(n).std(ddof=1))
-
-
-def _rsi(market: MarketData, n: int) -> FloatArray:
-    """Relative strength index: 100 * G / (G + L); 50 where the price did not move.
-
-    G and L are the average gain and loss in Wilder's smoothing: the mean of the first n changes, then avg[t]
-    = avg[t - 1] + (x[t] - avg[t - 1]) / n. Source: Wilder, New Concepts in Technical Trading Systems (1978).
-    """
-    change = pd.DataFrame(market.mark).diff()
-    gain, loss = _wilder(change.clip(lower=0.0), n), _wilder(-change.clip(upper=0.0), n)
-    total = gain + loss
-    with np.errstate(invalid="ignore"):
-        return np.where(total == 0.0, 50.0, 100.0 * gain / total)
-
-
-def _wilder(x: pd.DataFrame, n: int) -> FloatArray:
-    """Wilder's smoothing by column; NaN until n values are there. Missing values may only lead."""
-    mean = x.rolling(n).mean()
-    warm = mean.notna()
-    seed = warm & ~warm.shift(1, fill_value=False)
-    return _values(x.where(~seed, mean).where(warm).ewm(alpha=1.0 / n, adjust=False).mean())
-
-
-def _macd(market: MarketData, fast: int, slow: int, signal: int) -> FloatArray:
-    """MACD histogram over the close, free of scale: (line - EMA(line, signal)) / close.
-
-    line = EMA(close, fast) - EMA(close, slow); EMA(x, n)[t] = EMA[t - 1] + 2 / (n + 1) * (x[t] - EMA[t - 1]),
-    seeded with the first value. Source: Appel, Technical Analysis: Power Tools for Active Investors (2005).
-    """
-    close = pd.DataFrame(market.mark)
-    line = _ema(close, fast) - _ema(close, slow)
-    return _values((line - _ema(line, signal)) / close)
-
-
-def _ema(x: pd.DataFrame, n: int) -> pd.DataFrame:
-    return x.ewm(span=n, adjust=False, min_periods=n).mean()
-
-
-def _sma_distance(market: MarketData, n: int) -> FloatArray:
-    """Distance to the simple moving average: close / SMA(n) - 1."""
-    close = pd.DataFrame(market.mark)
-    return _values(close / close.rolling(n).mean() - 1.0)
-
-
-def _bollinger(market: MarketData, n: int) -> FloatArray:
-    """Position in the Bollinger bands: (close - SMA(n)) / (2 * std(n)); -1 and 1 at the bands.
-
-    0 where std is 0; std is the population's (n below). Source: Bollinger, Bollinger on Bollinger
-    Bands (2001).
-    """
-    return _zscore(pd.DataFrame(market.mark), n) / 2.0
-
-
-def _volume_zscore(market: MarketData, n: int) -> FloatArray:
-    """Volume against its own last n bars: (volume - SMA(n)) / std(n), population std; 0 where std is 0.
-
-    A listed symbol without a bar counts as zero volume.
-    """
-    if market.volume is None:
-        raise FeatureError(f"feature 'volume_zscore' needs volume, and the market data ({market.source}) have none")
-    idle = np.isnan(market.volume) & ~np.isnan(market.mark)
-    return _zscore(pd.DataFrame(np.where(idle, 0.0, market.volume)), n)
-
-
-def _zscore(x: pd.DataFrame, n: int) -> FloatArray:
-    window = x.rolling(n)
-    deviation, std = _values(x - window.mean()), _values(window.std(ddof=0))
-    return np.where(std > 0.0, np.divide(deviation, std, out=np.zeros_like(std), where=std > 0.0), std)
-
-
-def _turbulence(market: MarketData, n: int) -> FloatArray:
-    """Turbulence: the squared Mahalanobis distance of today's returns from those of the n bars before.
-
-    d[t] = (r[t] - m) C+ (r[t] - m)', with mean m and covariance C of the returns in [t - n, t), over the
-    symbols that have all of them (rows that even the oldest symbol lacks are dropped first); C+ is the
-    pseudo-inverse. The first two positive values are set to 0, because the first windows are degenerate. One
-    value for all symbols.
-
-    Source: Kritzman and Li, Skulls, Financial Turbulence, and Risk Management (2010); the treatment of
-        listings and of
-    the first two values is FinRL's ``calculate_turbulence``.
-    """
-    returns = _change(market, 1)
-    missing = np.isnan(returns)
-    result = np.full(len(returns), np.nan)
-    positive = 0
-    for t in range(n, len(returns)):
-        absent = missing[t - n : t]
-        skip = int(absent.sum(axis=0).min())
-        kept = ~absent[skip:].any(axis=0)
-        if n - skip < 2 or not kept.any():
-            continue
-        window = returns[t - n + skip : t, kept]
-        deviation = returns[t, kept] - window.mean(axis=0)
-        distance = float(deviation @ np.linalg.pinv(np.atleast_2d(np.cov(window, rowvar=False))) @ deviation)
-        positive += distance > 0.0
-        result[t] = distance if distance > 0.0 and positive > 2 else 0.0
-    return np.repeat(result[:, None], market.n_symbols, axis=1)
-
-
-def _values(frame: pd.DataFrame) -> FloatArray:
-    return cast(FloatArray, frame.to_numpy(dtype=np.float64))
-
-
-_FEATURES: dict[str, _Feature] = {
-    "return": _Feature(_change, (1,), bars_needed=lambda n: n + 1),
-    "log_return": _Feature(_log_return, (1,), bars_needed=lambda n: n + 1),
-    "momentum": _Feature(_change, (20,), bars_needed=lambda n: n + 1),
-    "volatility": _Feature(_volatility, (20,), smallest=2, bars_needed=lambda n: n + 1),
-    "rsi": _Feature(_rsi, (14,), bars_needed=lambda n: n + 1),
-    "macd": _Feature(_macd, (12, 26, 9), bars_needed=lambda f, s, g: s + g - 1, increasing=True),
-    "sma_distance": _Feature(_sma_distance, (20,), bars_needed=lambda n: n),
-    "bollinger": _Feature(_bollinger, (20,), smallest=2, bars_needed=lambda n: n),
-    "volume_zscore": _Feature(_volume_zscore, (20,), smallest=2, bars_needed=lambda n: n),
-    "turbulence": _Feature(_turbulence, (252,), smallest=3, bars_needed=lambda n: n + 1),
+_BUILT_IN: Mapping[str, _Feature] = {
+    "return": _Feature(indicators.change, (1,), bars_needed=lambda n: n + 1),
+    "log_return": _Feature(indicators.log_return, (1,), bars_needed=lambda n: n + 1),
+    "momentum": _Feature(indicators.change, (20,), bars_needed=lambda n: n + 1),
+    "volatility": _Feature(indicators.volatility, (20,), smallest=2, bars_needed=lambda n: n + 1),
+    "rsi": _Feature(indicators.rsi, (14,), bars_needed=lambda n: n + 1),
+    "macd": _Feature(indicators.macd, (12, 26, 9), bars_needed=lambda f, s, g: s + g - 1, increasing=True),
+    "sma_distance": _Feature(indicators.sma_distance, (20,), bars_needed=lambda n: n),
+    "bollinger": _Feature(indicators.bollinger, (20,), smallest=2, bars_needed=lambda n: n),
+    "volume_zscore": _Feature(indicators.volume_zscore, (20,), smallest=2, bars_needed=lambda n: n),
+    "turbulence": _Feature(indicators.turbulence, (252,), smallest=3, bars_needed=lambda n: n + 1),
 }
 
 
-# --- the registry -------------------------------------------------------------------------------------------
+# --- names --------------------------------------------------------------------------------------------------
 
 
 def register_feature(name: str, function: FeatureFunction, *, replace: bool = False) -> None:
@@ -202,24 +84,24 @@ def register_feature(name: str, function: FeatureFunction, *, replace: bool = Fa
             window.
         function: ``function(market, *windows)`` -> array or DataFrame [bars, symbols]. ``market`` is a
             :class:`~batchenv.market.MarketData` with its history in front; NaN stands for "no value yet". The
-            value at bar t must use bars <= t only.
-        replace: Allow a name that is taken.
+            value at bar t must use bars <= t only. It travels to other processes with a `MarketData` or `EnvConfig`.
+        replace: Allow a name that is taken. A function from the same place, as when a notebook's cell runs again,
+            replaces the one before in any case.
 
     Raises:
-        FeatureError: The name is not usable or is taken, or ``function`` cannot be called.
+        FeatureError: The name is not usable, or is taken by a built-in feature or a function from another place, or
+            ``function`` cannot be called.
     """
     if not re.fullmatch(r"[A-Za-z]\w*", name) or re.search(r"_\d+$", name):
         raise FeatureError(f"feature name {name!r}: expected letters, digits and '_', not ending in a number")
-    if not callable(function):
-        raise FeatureError(f"feature {name!r}: expected a function(market, *windows), got {type(function).__name__}")
-    if name in _FEATURES and not replace:
-        raise FeatureError(f"feature {name!r} exists already; pass replace=True to replace it")
-    _FEATURES[name] = _Feature(function)
+    if name in _BUILT_IN and FEATURES.get(name) is None and not replace:
+        raise FeatureError(f"feature {name!r} is built in; pass replace=True to replace it")
+    FEATURES.register(name, function, replace=replace)
 
 
 def available_features() -> tuple[str, ...]:
     """Return the base names of all built-in and registered features, sorted."""
-    return tuple(sorted(_FEATURES))
+    return tuple(sorted({*_BUILT_IN, *FEATURES.names()}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +123,13 @@ def _parse(name: str, market: MarketData) -> _Request:
     if name in market.columns:
         return _Request(name, _Feature(lambda market: market.columns[name]))
     base = re.sub(r"(_\d+)+\Z", "", name)
-    if base not in _FEATURES:
+    own = FEATURES.get(base)
+    if own is None and base not in _BUILT_IN:
         known = [*available_features(), *market.columns]
-        raise FeatureError(f"unknown feature {name!r}{did_you_mean(base, known)}; known: {', '.join(known)}")
-    feature = _FEATURES[base]
+        raise FeatureError(
+            f"unknown feature {name!r}{did_you_mean(base, known)}{FEATURES.hint()}; known: {', '.join(known)}"
+        )
+    feature = _BUILT_IN[base] if own is None else _Feature(own)
     windows = tuple(int(part) for part in name.removeprefix(base).split("_")[1:])
     if feature.defaults is None:
         try:
@@ -298,12 +183,15 @@ class FeatureScaler:
         mean: Mean of each feature, in its own unit.
         std: Standard deviation of each feature (population), 1 where it would be 0.
         clip: Scaled values are clipped to [-clip, clip].
+        fitted_on: First and last timestamp of the bars that the numbers were measured on, ISO 8601; None where that
+            is not known, or nothing was measured. Two scalers with the same numbers are equal.
     """
 
     names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     clip: float = CLIP
+    fitted_on: tuple[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check that the numbers are usable."""
@@ -373,11 +261,13 @@ class FeatureScaler:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers that survive JSON exactly; ``clip`` None stands for no limit."""
+        known = {} if self.fitted_on is None else {"fitted_on": list(self.fitted_on)}
         return {
             "names": list(self.names),
             "mean": list(self.mean),
             "std": list(self.std),
             "clip": float(self.clip) if np.isfinite(self.clip) else None,
+            **known,
         }
 
     @classmethod
@@ -385,12 +275,16 @@ class FeatureScaler:
         """Return the scaler that :meth:`to_dict` described.
 
         Raises:
-            FeatureError: A key is missing, or a value is not a number.
+            FeatureError: A key is missing, or a value is not a number or a timestamp.
         """
         try:
             mean, std = ([float(value) for value in data[key]] for key in ("mean", "std"))
             clip = np.inf if data["clip"] is None else float(data["clip"])
-            return cls(tuple(map(str, data["names"])), tuple(mean), tuple(std), clip)
+            fitted = None
+            if data.get("fitted_on") is not None:
+                first, last = (str(np.datetime64(stamp)) for stamp in data["fitted_on"])
+                fitted = (first, last)
+            return cls(tuple(map(str, data["names"])), tuple(mean), tuple(std), clip, fitted)
         except (KeyError, TypeError, ValueError) as error:
             raise FeatureError(f"scaler: expected names, mean, std and clip, got {data!r} ({error})") from error
 
@@ -408,12 +302,14 @@ class FeatureMatrix:
         names: Feature names, in order.
         scaler: What the values were scaled with.
         first_bar: First bar of this part at which every feature has a value for at least one symbol.
+        levels: Names of the features that are levels of adjusted prices or volumes, which look ahead.
     """
 
     values: NDArray[np.float32]
     names: tuple[str, ...]
     scaler: FeatureScaler
     first_bar: int
+    levels: tuple[str, ...] = ()
 
 
 def compute_features(
@@ -423,6 +319,9 @@ def compute_features(
     scaling: Scaling = "standard",
 ) -> FeatureMatrix:
     """Compute, scale and lay out the features of one part of the data.
+
+    On adjusted data a feature of the user's own is computed up to three times, to see whether it is a level of prices
+    or volumes (`batchenv.levels`). Such a feature looks ahead: there is a `LevelFeatureWarning`.
 
     Args:
         market: The part; its history serves as warm-up.
@@ -455,11 +354,33 @@ def compute_features(
     part = raw[whole.n_bars - market.n_bars :]
     first_bar = _first_bar(part, requests, whole)
     if scaler is None:
-        fit = raw[: market.fit_bars]
-        scaler = FeatureScaler.fit(names, fit) if scaling == "standard" else FeatureScaler.identity(names)
+        if scaling == "standard":
+            span = str(whole.timestamps[0]), str(whole.timestamps[market.fit_bars - 1])
+            scaler = replace(FeatureScaler.fit(names, raw[: market.fit_bars]), fitted_on=span if names else None)
+        else:
+            scaler = FeatureScaler.identity(names)
     values = scaler.transform(part).reshape(market.n_bars, len(names) * market.n_symbols)
     values.flags.writeable = False
-    return FeatureMatrix(values, names, scaler, first_bar)
+    return FeatureMatrix(values, names, scaler, first_bar, _levels(requests, whole, raw) if whole.adjusted else ())
+
+
+def _levels(requests: Sequence[_Request], whole: MarketData, raw: FloatArray) -> tuple[str, ...]:
+    """Warn of each feature that is a level of adjusted prices or volumes, and return their names."""
+    found = []
+    for f, request in enumerate(requests):
+        if request.feature in _BUILT_IN.values():
+            continue
+        what = level_of(partial(_evaluate, request), whole, raw[:, f, :])
+        if what is None:
+            continue
+        found.append(request.name)
+        warn(
+            f"feature {request.name!r} is a level of {what}, and these data ({whole.source}) are adjusted: their "
+            f"{what} know later splits and dividends, so the feature looks ahead. Use a ratio, such as the price over "
+            "its moving average, or load the data with adjusted=False",
+            LevelFeatureWarning,
+        )
+    return tuple(found)
 
 
 def _first_bar(part: FloatArray, requests: Sequence[_Request], whole: MarketData) -> int:

@@ -27,6 +27,7 @@ from batchenv.data.dates import parse_time
 from batchenv.data.load import load_bars
 from batchenv.data.options import Options
 from batchenv.errors import MarketDataError, did_you_mean
+from batchenv.registry import Carried, arrive, carried
 
 __all__ = ["MarketData"]
 
@@ -65,6 +66,8 @@ class MarketData:
             ends on a weekend delists nothing. None at construction finds them by the rule.
         stated_periods: Bars in a year, as the user stated them; None reads them off the timestamps.
         notes: What was decided about these data when they were loaded, one sentence each.
+        adjusted: Whether the prices are known to be adjusted for later splits and dividends, as the loaders find
+            them. Features that are levels of such prices look ahead, and are warned of.
         history: The bars before the first bar of this part, for warm-up; None when there are none.
         fit_bars: How many leading rows of history + this part statistics (a feature scaler) may be fitted on.
         source: Where the data come from: ``bundled``, a path, or a label.
@@ -86,6 +89,7 @@ class MarketData:
     delisted: TimeArray | None = None
     stated_periods: float | None = None
     notes: tuple[str, ...] = ()
+    adjusted: bool = False
     history: MarketData | None = None
     fit_bars: int = ALL_BARS
     source: str = "<arrays>"
@@ -123,6 +127,10 @@ class MarketData:
         3. Wide with 2-level columns, (field, symbol) or (symbol, field), as yfinance gives it; NaN in all
            price fields = no bar. Further numeric fields are kept in ``columns``.
 
+        Adjusted prices know later splits and dividends. Returns and ratios do not show it. A price level does: as
+        a feature it looks ahead (`LevelFeatureWarning`). Shares are then today's shares and not those of the time,
+        so ``lot_size`` and ``fee_per_share`` mean today's too; use ``adjusted=False`` where they matter.
+
         Small inconsistencies that vendors are known for (an open slightly outside low..high) are accepted. What the
         loader decided by itself is in ``notes``, and each decision can be stated as an option.
 
@@ -135,10 +143,11 @@ class MarketData:
         Args:
             df: The frame, or frames by symbol; they are not changed.
             adjusted: None uses adj_close where the frame has it: it becomes the close, open, high and low are
-                multiplied by adj_close / close, and dividends and splits are dropped, which are in the prices then. The
-                volume is left as it is. True says the same of prices without adj_close: they are adjusted, and
-                dividends and splits are left out. False says that prices are as traded: adj_close is ignored, and
-                dividends and splits are kept.
+                multiplied by adj_close / close, and dividends and splits are dropped, which are in the prices then.
+                Volumes are multiplied by later splits where the frame has them and the close shows them; a close that
+                is adjusted for splits, as Yahoo's, comes with such volumes. True says the same of prices without
+                adj_close: they are adjusted, and dividends and splits are left out. False says that prices are as
+                traded: adj_close is ignored, and dividends and splits are kept.
             source: Name of the data in messages.
             **options: `batchenv.config.DataOptions` says what each means, and a configuration has them as keys under
                 ``data``. Further ``delisted``, the symbols that are delisted after their last bar, an empty list for
@@ -201,6 +210,7 @@ class MarketData:
             delisted=None if delisted is None else _ends_of(delisted, bars, source),
             stated_periods=periods,
             notes=bars.notes,
+            adjusted=bars.adjusted,
             source=source,
             **matrices,
         )
@@ -287,10 +297,22 @@ class MarketData:
             )
         return whole
 
-    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], MarketData], tuple[dict[str, Any]]]:
-        """Pickle the arguments, so that a copy is read-only and validated too."""
-        state = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _rebuild, (state | {"columns": dict(self.columns)},)
+    def __reduce__(self) -> tuple[Callable[..., MarketData], tuple[Any, ...]]:
+        """Pickle the arguments, so that a copy is read-only and validated too, and what the user has registered."""
+        functions = carried()
+        return _rebuild, (self._arguments(),) if functions is None else (self._arguments(), functions)
+
+    def _arguments(self) -> dict[str, Any]:
+        past = None if self.history is None else self.history._arguments()
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"columns": dict(self.columns), "history": past}
+
+    def __copy__(self) -> MarketData:
+        """Return this object: nothing in it changes."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MarketData:
+        """Return this object: nothing in it changes."""
+        return self
 
     def __repr__(self) -> str:
         """Return size, dates, bars in a year, source, and what was decided about the data, on one line."""
@@ -544,5 +566,7 @@ def _values_of(market: MarketData, name: str) -> FloatArray:
     return values
 
 
-def _rebuild(state: dict[str, Any]) -> MarketData:
-    return MarketData(**state)
+def _rebuild(arguments: dict[str, Any], functions: Carried | None = None) -> MarketData:
+    arrive(functions)
+    past = arguments["history"]
+    return MarketData(**arguments | {"history": _rebuild(past) if isinstance(past, dict) else past})

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from batchenv.arrays import Shapes, booleans, floats, integers, place_of
 from batchenv.config import PARAMETER_BOUNDS, WHOLE_PARAMETERS, EnvConfig
 from batchenv.episodes import EpisodeSchedule, draw
 from batchenv.errors import ConfigError, did_you_mean
@@ -83,7 +84,8 @@ class LaneParameters:
         config: The rules.
         symbols: Symbol names.
         schedule: Start bars and length that the configuration gives.
-        given: Arrays ``[n_lanes]`` or ``[n_lanes, symbols]`` by name.
+        given: Arrays ``[n_lanes]`` or ``[n_lanes, symbols]`` by name, read-only: whole numbers int64, ``tradable``
+            bool, all others float64.
     """
 
     config: EnvConfig
@@ -127,6 +129,7 @@ class LaneParameters:
             if name in drawn:
                 raise ConfigError(f"lane_parameters.{name}: is drawn by randomization too; expected one of the two")
             arrays[name] = _lane_array(name, value, n_lanes, symbols)
+            arrays[name].flags.writeable = False
         found = cls(config, symbols, schedule, arrays)
         found._check_episodes(n_lanes, drawn.get("episode_length"))
         found._check_margins()
@@ -212,13 +215,15 @@ class LaneParameters:
 
     def _check_episodes(self, n_lanes: int, drawn: tuple[float, float] | None) -> None:
         schedule, given = self.schedule, self.given
-        lengths = np.full(n_lanes, 1 if schedule.length is None else schedule.length)
+        lengths = np.full(n_lanes, 1 if schedule.length is None else schedule.length, np.int64)
         if "episode_length" in given:
             lengths = given["episode_length"]
         elif drawn is not None:
-            lengths = np.full(n_lanes, int(drawn[1]))
-        starts = given.get("episode_start", np.full(n_lanes, schedule.first))
-        for lane in np.flatnonzero((starts < schedule.first) | (starts + lengths > schedule.final_bar))[:1].tolist():
+            lengths = np.full(n_lanes, int(drawn[1]), np.int64)
+        starts = given.get("episode_start", np.full(n_lanes, schedule.first, np.int64))
+        # The bars left after a start, since the sum of a start and a length may not fit into 64 bits.
+        wrong = (starts < schedule.first) | (lengths > schedule.final_bar - starts)
+        for lane in np.flatnonzero(wrong)[:1].tolist():
             raise ConfigError(
                 f"lane {lane}: an episode of {lengths[lane]} bars from bar {starts[lane]} does not fit; expected a "
                 f"start of at least {schedule.first} and an end of at most {schedule.final_bar}"
@@ -239,29 +244,13 @@ class LaneParameters:
 
 
 def _lane_array(name: str, value: Any, n_lanes: int, symbols: tuple[str, ...]) -> npt.NDArray[Any]:
-    """Return a checked array ``[n_lanes]`` or ``[n_lanes, symbols]``."""
-    kind = {"tradable": "b"}.get(name, "iu" if name in _WHOLE else "fiu")
-    expected = {"b": "true or false", "iu": "whole numbers", "fiu": "numbers"}[kind]
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ConfigError(f"lane_parameters.{name}: rows differ in length") from None
-    if array.dtype.kind not in kind:
-        raise ConfigError(f"lane_parameters.{name}: got dtype {array.dtype}, expected {expected}")
-    shapes = [(), (n_lanes,), *([(n_lanes, len(symbols))] if name in (*SYMBOL_PARAMETERS, "tradable") else [])]
-    if array.shape not in shapes:
-        wanted = " or ".join(str(list(shape)) if shape else "a number" for shape in shapes)
-        raise ConfigError(f"lane_parameters.{name}: got shape {list(array.shape)}, expected {wanted}")
-    array = np.array(np.broadcast_to(array, (n_lanes,)) if array.ndim == 0 else array)
+    """Return a checked array ``[n_lanes]`` or ``[n_lanes, symbols]`` of its own: bool, int64 or float64."""
+    key, place = f"lane_parameters.{name}", partial(place_of, symbols=symbols)
+    by_symbol = name in (*SYMBOL_PARAMETERS, "tradable")
+    shapes: Shapes = ((), (n_lanes,), *([(n_lanes, len(symbols))] if by_symbol else []))
     if name == "tradable":
-        return array if array.ndim == 2 else np.repeat(array[:, None], len(symbols), axis=1)
-    least, below = PARAMETER_BOUNDS.get(name, (0.0, float("inf")))
-    bad = np.argwhere(~((array >= least) & (array < below)) | ((name == "initial_cash") & (array <= 0)))
-    if len(bad):
-        where = tuple(bad[0])
-        symbol = f", symbol {symbols[where[1]]!r}" if len(where) > 1 else ""
-        raise ConfigError(
-            f"lane_parameters.{name}[lane {where[0]}{symbol}]: got {array[where]}, expected a number from {least:g} "
-            f"to below {below:g}"
-        )
-    return array if kind == "iu" else array.astype(np.float64)
+        array: npt.NDArray[Any] = booleans(value, key, shapes, place)
+        return np.repeat(array[:, None], len(symbols), axis=1) if array.ndim == 1 else array.copy()
+    if name in _WHOLE:
+        return integers(value, key, shapes, place, 1 if name == "episode_length" else 0)
+    return floats(value, key, shapes, place, *PARAMETER_BOUNDS[name], positive=name == "initial_cash")

@@ -205,8 +205,9 @@ class FastPPO(PPO):
         """Return what learns from minibatches in one call an epoch, where that is faster and nobody looks on."""
         ours = type(self.policy.optimizer) in (torch.optim.Adam, _Adam) and type(self)._loss is FastPPO._loss
         buffer = self.rollout_buffer
-        fits = type(buffer) is FastRolloutBuffer and buffer.observations.dtype == buffer.actions.dtype == np.float32
-        return SmallBatches.of(plain, self.policy.optimizer, self.batch_size) if ours and fits else None
+        if not ours or type(buffer) is not FastRolloutBuffer:
+            return None
+        return SmallBatches.of(plain, self.policy.optimizer, buffer, int(self.batch_size))
 
     def _settings(self, clip_range: float, clip_range_vf: float | None) -> dict[int, float]:
         """Return the settings of the loss for `SmallBatches`."""

@@ -1,4 +1,4 @@
-"""Names of the training rewards, and the registry of a user's own.
+"""Names of the training rewards, and the user's own.
 
 The arithmetic lives in ``batchenv/kernel/rewards.py`` and, written again, in ``stateful/rewards.py``. Rule 7 of
 ``docs/accounting.md``.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from batchenv.errors import ConfigError
+from batchenv.errors import ConfigError, did_you_mean
+from batchenv.registry import REWARDS
 
 TRAINING_REWARDS = ("fast_profit_reward", "simple_return", "log_return", "differential_sharpe")
 """Built-in rewards that need one step only; both tiers know them."""
@@ -37,7 +38,6 @@ class RewardStep(NamedTuple):
 
 
 RewardFunction = Callable[..., Any]
-_REGISTERED: dict[str, RewardFunction] = {}
 
 
 def register_reward(name: str, function: RewardFunction, *, replace: bool = False) -> None:
@@ -47,24 +47,30 @@ def register_reward(name: str, function: RewardFunction, *, replace: bool = Fals
         name: The name to use in configurations.
         function: Called as ``function(step, **kwargs)`` with a `RewardStep` and ``reward_config.kwargs`` (without
             the two penalties); returns the reward before penalties and scaling. Written with numpy functions it
-            serves both tiers: arrays over lanes in training, numbers in evaluation.
-        replace: Allow a name that is already registered.
+            serves both tiers: arrays over lanes in training, numbers in evaluation. It travels to other processes
+            with a `MarketData` or `EnvConfig`.
+        replace: Allow a name that is registered already. A function from the same place, as when a notebook's cell
+            runs again, replaces the one before in any case.
 
     Raises:
-        ConfigError: The name is taken by a built-in, or registered already.
+        ConfigError: The name is taken by a built-in or by a function from another place, or ``function`` cannot be
+            called.
     """
     if name in TRAINING_REWARDS + EVALUATION_REWARDS:
         raise ConfigError(f"reward {name!r} is built in; register yours under another name")
-    if name in _REGISTERED and not replace:
-        raise ConfigError(f"reward {name!r} is registered already; pass replace=True to replace it")
-    _REGISTERED[name] = function
+    REWARDS.register(name, function, replace=replace)
 
 
 def registered_reward(name: str) -> RewardFunction | None:
     """Return the user's reward function of that name, or None."""
-    return _REGISTERED.get(name)
+    return REWARDS.get(name)
 
 
 def registered_rewards() -> tuple[str, ...]:
     """Return the names of all registered rewards."""
-    return tuple(_REGISTERED)
+    return REWARDS.names()
+
+
+def reward_hint(name: str, known: tuple[str, ...]) -> str:
+    """Return what may help where the reward ``name`` is not among the ``known`` ones."""
+    return did_you_mean(name, known) + REWARDS.hint()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvStepReturn
 
 from batchenv.batch import BatchTradingEnv
 from batchenv.config import EnvConfig
+from batchenv.episodes import check_seed
 from batchenv.errors import ActionError, ConfigError
 from batchenv.features import FeatureScaler
 from batchenv.spaces import Observation
@@ -19,13 +23,45 @@ from batchenv.spaces import Observation
 _PER_LANE = ("cash", "holdings", "equity", "bar", "episode")
 
 
+class SharedInfo(dict[str, Any]):
+    """An info dict that many lanes share: what one of them wrote would show in all.
+
+    It reads like any dict. `copy`, `copy.deepcopy` and pickling give a plain dict, which can be written to.
+    """
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(
+            "infos[k]: all lanes that are not done share this dict, and a change would show in all of them; expected a "
+            "dict of the lane's own: infos[k] = {**infos[k], ...}"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def copy(self) -> dict[str, Any]:
+        """Return a plain dict."""
+        return dict(self)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: Any) -> dict[str, Any]:
+        return deepcopy(dict(self), memo)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
 class TradingVecEnv(VecEnv):
     """All lanes of a `BatchTradingEnv` behind stable-baselines3's interface.
 
-    A lane that is not done shares one info dict with all others; treat it as read-only. A lane that is done has its
-    own, with ``terminal_observation``, ``TimeLimit.truncated`` (truncated and not terminated), ``episode`` in the
-    form of stable-baselines3's `Monitor` (so neither `Monitor` nor `VecMonitor` is needed) and ``equity``, the final
-    one.
+    All lanes that are not done share one info dict, a `SharedInfo`, which refuses to be written to. A lane that is done
+    has its own, with ``terminal_observation``, ``TimeLimit.truncated`` (truncated and not terminated), ``episode`` and
+    ``equity``, the final one.
+
+    ``episode`` is what stable-baselines3's `Monitor` gives: ``r`` (sum of rewards), ``l`` (steps) and ``t`` (seconds
+    since construction). `env_is_wrapped` therefore answers True for `Monitor`, and `evaluate_policy` and `EvalCallback`
+    take returns and lengths from ``episode``, also where a wrapper around this environment scales rewards. `VecMonitor`
+    is not needed. Around this environment it warns that its own statistics replace these: those of the rewards that it
+    sees.
 
     Attributes:
         batch: The environment behind.
@@ -66,8 +102,17 @@ class TradingVecEnv(VecEnv):
         self._first_seed: int | None = self.batch.seed_value
         self._actions: npt.NDArray[Any] | None = None
         self._memory: npt.NDArray[np.float32] | None = None
-        self._calm = {"TimeLimit.truncated": False}
-        super().__init__(n_envs, self.batch.single_observation_space, self.batch.single_action_space)
+        self._calm = SharedInfo({"TimeLimit.truncated": False})
+        self._born = time.perf_counter()
+        super().__init__(self.batch.num_envs, self.batch.single_observation_space, self.batch.single_action_space)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Set the seed that the next `reset` uses, for all lanes together; None draws one from numpy's generator.
+
+        Raises:
+            ConfigError: The seed is not an integer from 0 to 2**63 - 1.
+        """
+        return super().seed(None if seed is None else check_seed(seed))
 
     def reset(self) -> Observation:
         """Start a new episode in every lane, with the seed of `seed` where one was given since the last reset.
@@ -116,15 +161,15 @@ class TradingVecEnv(VecEnv):
         observation, rewards, terminated, truncated, batch_infos = self.batch.step(actions, out=memory)
         infos: list[dict[str, Any]] = [self._calm] * self.num_envs
         if batch_infos:
-            episode, final = batch_infos["episode"], batch_infos["final_info"]
-            for lane in np.flatnonzero(batch_infos["_episode"]).tolist():
+            final, seconds = batch_infos["final_info"], round(time.perf_counter() - self._born, 6)
+            for lane in np.flatnonzero(batch_infos["_final_info"]).tolist():
                 infos[lane] = {
                     "TimeLimit.truncated": bool(truncated[lane] and not terminated[lane]),
                     "terminal_observation": batch_infos["final_obs"][lane],
                     "episode": {
-                        "r": round(float(episode["r"][lane]), 6),
-                        "l": int(episode["l"][lane]),
-                        "t": float(episode["t"][lane]),
+                        "r": round(float(final["return"][lane]), 6),
+                        "l": int(final["length"][lane]),
+                        "t": seconds,
                     },
                     "equity": float(final["equity"][lane]),
                 }
@@ -176,8 +221,8 @@ class TradingVecEnv(VecEnv):
         return [result for _ in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
-        """Return False for each lane asked for: lanes are rows of an array, and nothing wraps them."""
-        return [False for _ in self._get_indices(indices)]
+        """Return for each lane asked for whether it has what a wrapper does: True for `Monitor`, see the class."""
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[npt.NDArray[Any] | None]:
         """Return no images: there is nothing to draw."""

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -364,7 +365,9 @@ class SmallBatches:
         self._settings[STEPS] = state[0].get("step", 0.0)
 
     @classmethod
-    def of(cls, plain: PlainMlp, optimizer: torch.optim.Optimizer, size: int) -> SmallBatches | None:
+    def of(
+        cls, plain: PlainMlp, optimizer: torch.optim.Optimizer, buffer: FastRolloutBuffer, size: int
+    ) -> SmallBatches | None:
         """Return what updates a policy in minibatches of ``size``, or None where torch must do it, or is as fast."""
         weights, group = plain.gradients.weights, optimizer.param_groups[0]
         plain_adam = isinstance(optimizer, torch.optim.Adam) and all(group[key] == off for key, off in _OFF.items())
@@ -374,7 +377,9 @@ class SmallBatches:
         known = plain_adam and not heard and all_of_them and len(optimizer.param_groups) == len(steps) == 1
         on_cpu = all(weight.device.type == "cpu" for weight in weights)
         small = size * torch.get_num_threads() <= _MOST  # it has one thread
-        return cls(plain, optimizer, size) if small and plain.is_flat_gaussian and known and on_cpu else None
+        if not (small and plain.is_flat_gaussian and known and on_cpu and _fits(plain, buffer)):
+            return None
+        return cls(plain, optimizer, size)
 
     def epoch(self, buffer: FastRolloutBuffer, settings: Mapping[int, float]) -> Tensor:
         """Learn from every sample of the buffer once, in an order drawn from numpy's generator.
@@ -421,6 +426,28 @@ class SmallBatches:
             moments = (torch.tensor(moment[part]).view_as(weight) for moment in self._moments)
             state = zip(_MOMENTS, moments, strict=True)
             self._optimizer.state[weight] = {"step": torch.tensor(self._settings[STEPS]).float(), **dict(state)}
+
+
+def _fits(plain: PlainMlp, buffer: FastRolloutBuffer) -> bool:
+    """Return whether all arrays have the shapes that `learn_epoch` takes them to have: compiled code does not look.
+
+    They have, unless somebody has replaced a layer of the policy or an array of the buffer; torch says then what is
+    wrong.
+    """
+    actor, critic = plain.layers
+    steps = buffer.buffer_size, buffer.n_envs
+    chained = all(a.out_features == b.in_features for net in (actor, critic) for a, b in pairwise(net))
+    widths = actor[0].in_features == critic[0].in_features, critic[-1].out_features == 1
+    numbers = (buffer.values, buffer.log_probs, buffer.advantages, buffer.returns)
+    return bool(
+        chained
+        and all(widths)
+        and plain.gradients.weights[-1].shape == (actor[-1].out_features,)
+        and buffer.observations.shape == (*steps, actor[0].in_features)
+        and buffer.actions.shape == (*steps, actor[-1].out_features)
+        and all(array.shape == steps and array.dtype == np.float32 for array in numbers)
+        and buffer.observations.dtype == buffer.actions.dtype == np.float32
+    )
 
 
 def _laid_out(tensors: Sequence[Tensor]) -> npt.NDArray[np.float32]:

@@ -13,13 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from batchenv.arrays import place_of, plain
 from batchenv.config import ActionConfig, ObservationConfig
 from batchenv.errors import ActionError, ConfigError
 
 _JOINT_LIMIT = 100_000
 _FEW = 4096
+_FLOAT32 = np.dtype(np.float32)
 PORTFOLIO_LIMIT = 10.0
 """Bound of weights, cash fraction and unrealised profit in an observation (rule 6.4)."""
+_ROUNDING = 1e-5
+"""Numbers of an observation, in float32, that differ by less are the same."""
 INDEX_LIMIT = 2**24
 """Most bars of an indexed observation: stable-baselines3 hands numbers to networks as float32, which count so far."""
 Observation = Any
@@ -60,6 +64,15 @@ class ActionSpec:
             return spaces.MultiDiscrete([3] * n)
         return spaces.Box(self.low, self.high, (n,), np.float32)
 
+    def of_one(self, action: Any) -> npt.NDArray[np.float32]:
+        """Check the action of a single lane and return its numbers, float32 ``[1, symbols]``; see `numbers`.
+
+        Raises:
+            ActionError: As `numbers` says.
+        """
+        array = action if type(action) is np.ndarray else plain(action, "action", ActionError)
+        return self.numbers(array[None], 1)
+
     def numbers(self, actions: Any, n_lanes: int) -> npt.NDArray[np.float32]:
         """Check actions and return them as action numbers, not yet clipped.
 
@@ -68,26 +81,25 @@ class ActionSpec:
             n_lanes: Number of lanes.
 
         Returns:
-            float32 ``[n_lanes, symbols]``, C-contiguous; `discrete` choices become -1 (sell), 0 (hold), 1 (buy).
+            float32 ``[n_lanes, symbols]``, C-contiguous, aligned and writable: the types that the kernel is compiled
+            for. `discrete` choices become -1 (sell), 0 (hold), 1 (buy).
 
         Raises:
             ActionError: Wrong shape, wrong kind, a choice out of range, NaN or infinity; names ``[lane, symbol]``.
         """
         expected = (n_lanes,) if self.config.joint else (n_lanes, len(self.symbols))
-        try:
-            array = np.asarray(actions)
-        except ValueError:
-            raise ActionError(f"actions: rows differ in length, expected shape {list(expected)}") from None
+        array = actions if type(actions) is np.ndarray else plain(actions, "actions", ActionError)
         if array.shape != expected:
             raise ActionError(f"actions: got shape {list(array.shape)}, expected {list(expected)}")
         if self.config.mode == "discrete":
             return self._choices(array)
         if array.dtype.kind not in "fiu":
             raise ActionError(f"actions: got dtype {array.dtype}, expected float32")
-        if array.dtype != np.float32:
+        if array.dtype != _FLOAT32:
             with np.errstate(over="ignore"):  # infinite then, and refused
                 array = array.astype(np.float32)
-        array = np.ascontiguousarray(array)
+        if not array.flags.carray:
+            array = array.copy()
         if not math.isfinite(_sum(array)):
             self._refuse_non_finite(array)
         return array
@@ -97,10 +109,11 @@ class ActionSpec:
         if array.dtype.kind not in "iu":
             raise ActionError(f"actions: got dtype {array.dtype}, expected integers in [0, {n_choices})")
         if array.size and (array.min() < 0 or array.max() >= n_choices):
-            where = np.argwhere((array < 0) | (array >= n_choices))[0]
+            where = tuple(np.argwhere((array < 0) | (array >= n_choices))[0].tolist())
             raise ActionError(
-                f"actions{self._where(where)}: got {array[tuple(where)]}, expected an integer in [0, {n_choices})"
+                f"actions{place_of(where, self.symbols)}: got {array[where]}, expected an integer in [0, {n_choices})"
             )
+        array = array.astype(np.int64, copy=False)
         if self.config.joint:
             array = array[:, None] // 3 ** np.arange(len(self.symbols)) % 3
         return np.ascontiguousarray(array, dtype=np.float32) - np.float32(1)
@@ -108,16 +121,12 @@ class ActionSpec:
     def _refuse_non_finite(self, array: npt.NDArray[np.float32]) -> None:
         bad = np.argwhere(~np.isfinite(array))
         if len(bad):
-            where = bad[0]
+            where = tuple(bad[0].tolist())
             more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
             raise ActionError(
-                f"actions{self._where(where)}: got {array[tuple(where)]}, "
+                f"actions{place_of(where, self.symbols)}: got {array[where]}, "
                 f"expected a finite number in [{self.low:g}, {self.high:g}]{more}"
             )
-
-    def _where(self, index: npt.NDArray[np.int64]) -> str:
-        symbol = f", symbol {self.symbols[index[1]]!r}" if len(index) > 1 else ""
-        return f"[lane {index[0]}{symbol}]"
 
 
 def _sum(array: npt.NDArray[np.float32]) -> float:
@@ -210,6 +219,44 @@ class ObservationLayout:
             bar: Index of the bar in the market, int64 ``[..., 1]``; kept, not copied.
         """
         return {"bar": bar, "portfolio": vector} if self.indexed else vector
+
+    def contradiction(self, observation: Any, tolerance: float = _ROUNDING) -> str | None:
+        """Return why no environment of this layout can have shown an observation; None where one can.
+
+        Weights and the cash fraction are parts of one equity (rule 6.4), so they add up to 1, or are all 0 where there
+        is no equity. Hardly anything that was done to an observation leaves that as it is.
+
+        Args:
+            observation: One observation or many, float32 ``[..., size]`` or a dict; of any market and any order of its
+                symbols. Of many, most must be impossible: an account that has lost nearly all may pass its bounds.
+            tolerance: How far numbers may be off.
+        """
+        if isinstance(observation, dict) != self.indexed:
+            return f"got {type(observation).__name__}, expected observation_config.mode {self.config.mode!r}"
+        if self.indexed:
+            if set(observation) != {"bar", "portfolio"}:
+                return f"got the parts {sorted(observation)}, expected 'bar' and 'portfolio'"
+            bar = np.asarray(observation["bar"])
+            if bar.shape[-1:] != (1,) or bar.dtype.kind not in "iu" or (bar < 0).any():
+                return f"the number of the bar is {bar.reshape(-1)[0]:g}, expected an integer from 0 upwards"
+            observation = observation["portfolio"]
+        rows = np.asarray(observation, np.float64)
+        if rows.shape[-1:] != (self.size,):
+            return f"got {rows.shape[-1] if rows.ndim else 1} numbers, expected {self.size}"
+        rows, space, parts = rows.reshape(-1, self.size), self._vector_space, self.parts
+        inside = (rows >= space.low - tolerance) & (rows <= space.high + tolerance)  # NaN is not
+        outside = ~inside.all(axis=1)
+        if outside.mean() > 0.5:
+            row, column = np.argwhere(~inside)[0]
+            bounds = f"[{space.low[column]:g}, {space.high[column]:g}]"
+            return f"{self.names[column]} is {rows[row, column]:g}, expected a number in {bounds}"
+        shares = np.concatenate([rows[:, parts["weights"]], rows[:, parts["cash"]]], axis=1)
+        total, size = shares.sum(axis=1), np.abs(shares).sum(axis=1)
+        cut = (np.abs(shares) >= PORTFOLIO_LIMIT).any(axis=1)
+        wrong = (np.abs(total - 1.0) > tolerance * np.maximum(size, 1.0)) & (size != 0.0) & ~cut
+        if (wrong | outside).mean() > 0.5:
+            return f"weights and cash add up to {total[wrong][0]:.4g}, expected 1"
+        return None
 
     @property
     def _vector_space(self) -> spaces.Box:

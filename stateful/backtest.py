@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from gymnasium import spaces
 
 from batchenv.config import BacktestConfig, EnvConfig
 from batchenv.errors import ConfigError, RunError
+from batchenv.features import FeatureScaler
 from batchenv.market import MarketData
+from stateful.acting import Act, Actor, Predictor, Training
 from stateful.baselines import Baseline, RandomTurnover, make_baselines
 from stateful.env import StatefulTradingEnv
 from stateful.evaluation.attribution import Attribution, attribute
 from stateful.evaluation.flags import Flag, Span, TrainedOn, red_flags, training_span
 from stateful.evaluation.sharpe import Trials
 from stateful.evaluation.uncertainty import Uncertainty, measure_uncertainty
+from stateful.fitting import Fitted, fit_environment
 from stateful.metrics import performance_metrics
 from stateful.terms import Terms
 from stateful.verdict import Verdict, headlines, verdicts
 
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+__all__ = ["BackTesting", "BacktestResults", "Predictor"]
+
 Progress = Callable[[int, int], None]
-
-
-class Predictor(Protocol):
-    """What can be backtested: a stable-baselines3 model, an `Agent`, or any object with this method."""
-
-    def predict(self, observation: Any, *, deterministic: bool) -> tuple[Any, Any]:
-        """Return an action and, for recurrent policies, a state (else None)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +56,11 @@ class BacktestResults:
         trained_on: First and last timestamp of the bars that the agent was trained and chosen on; None where that is
             not known.
         trials: What else was tried on these bars; None where nobody counted.
+        remembered: First and last timestamp of the bars that the agent itself remembers to have been trained on; None
+            where it remembers none.
+        scaler: What the features were scaled with; None where that is not known.
+        fit: What was put right so that the agent sees what it was trained on, and what could not be checked.
+        level_features: Features that look ahead, being levels of adjusted prices or volumes.
     """
 
     metrics: dict[str, Any]
@@ -71,6 +75,10 @@ class BacktestResults:
     terms: Terms
     trained_on: Span | None = None
     trials: Trials | None = None
+    remembered: Span | None = None
+    scaler: FeatureScaler | None = None
+    fit: tuple[Flag, ...] = ()
+    level_features: tuple[str, ...] = ()
 
     @property
     def equity(self) -> pd.Series[float]:
@@ -189,11 +197,17 @@ class BackTesting:
         episode: tuple[int, int] | None = None,
         trained_on: TrainedOn | None = None,
         trials: Trials | None = None,
+        vec_normalize: str | Path | VecEnv | None = None,
+        frame_stack: int | None = None,
     ) -> None:
         """Prepare a backtest; ``env`` itself is not stepped.
 
         All accounts play under the same terms: the configuration's and the lane's own. Without ``episode`` nothing is
         drawn (``randomization``), and the lane's own episode gives way to all bars of the market.
+
+        An agent that remembers what it was made for (`batchenv.made_for`) is shown that: symbols and features in the
+        training's order, scaled as in training, and through the training's `VecNormalize` and `VecFrameStack`. What
+        was put right stands in the flags of the results.
 
         Args:
             agent: Anything with ``predict(observation, deterministic=...) -> (action, state)``.
@@ -205,13 +219,15 @@ class BackTesting:
             trained_on: The bars that the agent was trained and chosen on: a `MarketData`, or their first and last
                 timestamp, both included. A test that overlaps them is flagged.
             trials: What else was tried on these bars, where known, for the deflated Sharpe ratio.
+            vec_normalize: For a model that was trained under `VecNormalize` and loaded without its environment: the
+                file that ``VecNormalize.save`` wrote, or the wrapper; None takes the configuration's.
+            frame_stack: Likewise ``n_stack`` of `VecFrameStack`.
 
         Raises:
             ConfigError: The configuration or ``trained_on`` is not valid, or two baselines share a name.
             RunError: The agent cannot predict, or was made for other observations or actions.
         """
-        if not isinstance(env, StatefulTradingEnv):
-            raise ConfigError(f"env: got {type(env).__name__}, expected a StatefulTradingEnv")
+        _check_env(env)
         self.agent = agent
         self.config = _as_backtest_config(backtest_config)
         self.baselines = make_baselines(self.config) if baselines is None else tuple(baselines)
@@ -225,16 +241,26 @@ class BackTesting:
         if episode is None:
             rules = self.config.applied_to(env.config)
             own = {name: value for name, value in own.items() if not name.startswith("episode_")}
-        self.env = StatefulTradingEnv(
-            env.market,
-            rules,
-            env.features,
-            scaler=env.scaler,
-            seed=env.seed_value,
-            lane=env.lane,
-            lane_parameters=own,
+        training = Training.of(agent)
+        fitted = fit_environment(env, rules, own, training.made_for)
+        self.env = self._baseline_env = _playing(env, rules, fitted)
+        if fitted.market is not env.market:  # a baseline may count on the order of symbols that was handed in
+            if self._episode and rules.randomization.tradable is not None:
+                raise RunError(
+                    "episode: which symbols may be traded is drawn by their places, and the agent was trained on "
+                    f"another order of them; expected market.select({list(fitted.market.symbols)})"
+                )
+            self._baseline_env = _playing(env, rules, Fitted(env.market, env.features, env.scaler, own))
+        self.actor = Actor.of(
+            agent,
+            training,
+            self.env,
+            deterministic=self.config.deterministic,
+            vec_normalize=self.config.vec_normalize if vec_normalize is None else vec_normalize,
+            frame_stack=self.config.frame_stack if frame_stack is None else frame_stack,
         )
-        check_fit(agent, self.env)
+        self._fit = (*fitted.flags, *self.actor.flags)
+        self._remembered = None if training.made_for is None else training_span(training.made_for.bars)
 
     def run(self, progress: Progress | None = None) -> BacktestResults:
         """Run the agent and the baselines.
@@ -249,18 +275,18 @@ class BackTesting:
             ActionError: The agent returned an action that the environment cannot take.
         """
         env = self.env
-        acting_in = getattr(self.agent, "acting_in", nullcontext)  # where indexed observations are looked up
-        with acting_in(env):
-            _play(self.agent, env, self._episode, self.config.deterministic, progress)
+        with self.actor.acting_in(env) as act:
+            _play(act, env, self._episode, progress)
         history, fills, trades = env.history, env.fills, env.trades
         traded = float(history["turnover"].iloc[1:].mean()) if len(history) > 1 else 0.0
         metrics = self._measure(history, fills, trades)
         baselines: dict[str, pd.DataFrame] = {}
         measured: dict[str, dict[str, Any]] = {}
+        other = self._baseline_env
         for baseline in self.baselines:
-            _play_baseline(baseline, env, self._episode, traded)
-            baselines[baseline.name] = env.history
-            measured[baseline.name] = self._measure(env.history, env.fills, env.trades)
+            _play_baseline(baseline, other, self._episode, traded)
+            baselines[baseline.name] = other.history
+            measured[baseline.name] = self._measure(other.history, other.fills, other.trades)
         metrics |= {"baselines": measured, "vectorbt": None}
         results = BacktestResults(
             metrics=metrics,
@@ -275,6 +301,10 @@ class BackTesting:
             terms=env.portfolio.terms,
             trained_on=self._trained_on,
             trials=self._trials,
+            remembered=self._remembered,
+            scaler=env.scaler,
+            fit=self._fit,
+            level_features=env.task.features.levels,
         )
         found = results.uncertainty
         metrics["uncertainty"] = None if found is None else found.as_dict()
@@ -302,48 +332,35 @@ class BackTesting:
         )
 
 
-def check_fit(agent: Any, env: StatefulTradingEnv) -> None:
-    """Check that an agent can act in an environment, as far as it says what it was made for.
+def _check_env(env: Any) -> None:
+    """Check that an environment is the one that backtests play in.
 
     Raises:
-        RunError: It has no `predict`, or its spaces differ from the environment's; says how.
+        ConfigError: It is another, is wrapped, or is a subclass, whose changes the backtest would leave out.
     """
-    if not callable(getattr(agent, "predict", None)):
-        raise RunError(
-            f"agent: got {type(agent).__name__}, expected an object with predict(observation, deterministic=)"
+    if type(env).__module__.partition(".")[0] == "stateful" and isinstance(env, StatefulTradingEnv):
+        return
+    if isinstance(env, StatefulTradingEnv):
+        raise ConfigError(
+            f"env: got {type(env).__name__}, a subclass of StatefulTradingEnv; a backtest plays in StatefulTradingEnv "
+            "itself and would leave out what the subclass changes; expected a StatefulTradingEnv"
         )
-    differences = [
-        text
-        for kind in ("observation_space", "action_space")
-        if (text := _space_difference(kind, getattr(agent, kind, None), getattr(env, kind)))
-    ]
-    if differences:
-        n_features, n_symbols = len(env.features), len(env.market.symbols)
-        raise RunError(
-            "the agent does not fit the environment: "
-            + "; ".join(differences)
-            + f". The environment has {n_features} features of {n_symbols} symbols and actions of mode "
-            f"{env.config.action_config.mode!r}; expected those that the agent was trained on"
-        )
+    wrapped = isinstance(getattr(env, "unwrapped", None), StatefulTradingEnv)
+    hint = "; what a wrapper does belongs into the agent's predict" if wrapped else ""
+    raise ConfigError(f"env: got {type(env).__name__}, expected a StatefulTradingEnv{hint}")
 
 
-def _space_difference(kind: str, agents: Any, envs: spaces.Space[Any]) -> str | None:
-    """Return how two spaces differ, or None where they agree or the agent does not tell."""
-    if agents is None:
-        return None
-    if isinstance(agents, spaces.Dict) and isinstance(envs, spaces.Dict) and set(agents) == set(envs):
-        found = (_space_difference(f"{kind}[{key!r}]", agents[key], envs[key]) for key in envs)
-        return next((text for text in found if text), None)
-    if type(agents) is not type(envs) or agents.shape != envs.shape:
-        return f"{kind}: the agent was made for {_describe(agents)}, the environment has {_describe(envs)}"
-    if kind == "action_space" and agents != envs:
-        return f"{kind}: the agent was made for {agents}, the environment has {envs}"
-    return None
-
-
-def _describe(space: Any) -> str:
-    shape = getattr(space, "shape", None)
-    return f"{type(space).__name__} of shape {list(shape)}" if shape else str(space)
+def _playing(env: StatefulTradingEnv, rules: EnvConfig, fitted: Fitted) -> StatefulTradingEnv:
+    """Return an environment like ``env``, made of other parts."""
+    return StatefulTradingEnv(
+        fitted.market,
+        rules,
+        fitted.features,
+        scaler=fitted.scaler,
+        seed=env.seed_value,
+        lane=env.lane,
+        lane_parameters=fitted.lane_parameters,
+    )
 
 
 def _as_backtest_config(config: BacktestConfig | Mapping[str, Any] | None) -> BacktestConfig:
@@ -356,19 +373,13 @@ def _as_backtest_config(config: BacktestConfig | Mapping[str, Any] | None) -> Ba
     raise ConfigError(f"backtest_config: got {type(config).__name__}, expected BacktestConfig, a mapping or None")
 
 
-def _play(
-    agent: Any, env: StatefulTradingEnv, episode: dict[str, int], deterministic: bool, progress: Progress | None
-) -> None:
+def _play(act: Act, env: StatefulTradingEnv, episode: dict[str, int], progress: Progress | None) -> None:
     """Play one episode; the tables are left in ``env``."""
     observation, _ = env.reset(options=episode)
     total = env.end - env.start
-    # A recurrent policy gets its own state back, in the form that stable-baselines3 has for it.
-    memory: dict[str, Any] = {}
     done = over = False
     while not (done or over):
-        action, state = agent.predict(observation, deterministic=deterministic, **memory)
-        memory = {} if state is None else {"state": state, "episode_start": np.zeros(1, bool)}
-        observation, _, done, over, _ = env.step(action)
+        observation, _, done, over, _ = env.step(act(observation))
         if progress is not None:
             progress(env.bar - env.start, total)
 

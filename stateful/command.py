@@ -95,7 +95,9 @@ def prepare_run(path: Path, which: str = "best") -> BacktestPlan:
     }
     title = f"{run.config.agent.algorithm.upper()} on {run.config.data.source}"
     trials = count_trials(run, model.name)
-    testing = _testing(agent, test, run.config, run.scaler, trained_on=_trained_on(run.info), trials=trials)
+    own = run.config.backtest.updated(vec_normalize=None, frame_stack=None)  # those are of backtest.model
+    config = run.config.updated(backtest=own.model_dump(exclude_unset=True))
+    testing = _testing(agent, test, config, run.scaler, trained_on=_trained_on(run.info), trials=trials)
     return BacktestPlan(testing, free_name(path / "backtest"), title, facts, _learning_curve(run), (run, model.name))
 
 

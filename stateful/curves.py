@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from numpy.random import default_rng
 
+from batchenv.windows import rolling_moments
 from stateful.evaluation.bootstrap import stationary_positions
 from stateful.evaluation.estimates import not_enough
 from stateful.metrics import bar_returns
@@ -85,11 +86,10 @@ def rolling_sharpe(
         where the returns of a window do not differ, which plots as a gap.
     """
     risk_free = (1.0 + risk_free_rate) ** (1.0 / periods_per_year) - 1.0
-    excess = pd.Series(bar_returns(np.asarray(equity, np.float64)) - risk_free, equity.index[1:])
-    windows = excess.rolling(window)
-    deviation = windows.std(ddof=1)
-    ratio: pd.Series[float] = windows.mean() / deviation.where(deviation > 0) * math.sqrt(periods_per_year)
-    return ratio.iloc[window - 1 :]
+    mean, squares = rolling_moments(bar_returns(np.asarray(equity, np.float64)) - risk_free, window)
+    deviation = np.sqrt(squares / (window - 1))
+    deviation[deviation == 0.0] = np.nan
+    return pd.Series(mean / deviation * math.sqrt(periods_per_year), equity.index[1:]).iloc[window - 1 :]
 
 
 def rolling_obstacle(results: BacktestResults) -> str | None:

@@ -6,7 +6,6 @@ The order of events in a step is that of the table at the top of ``docs/accounti
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +41,10 @@ class StatefulTradingEnv(BaseTradingEnv):
 
     ``portfolio_config.maintain_history`` decides whether bars, fills and trades are recorded. Everything else
     is the same without it.
+
+    ``info`` holds ``bar``, ``timestamp``, ``equity`` and ``cash`` (money), ``turnover``, ``costs``, ``fees`` and
+    ``carry`` of the step, and ``margin_call``, whether one stands. On the last step it also holds ``return`` (sum of
+    rewards) and ``length`` (steps). The key ``episode`` is left to gymnasium's `RecordEpisodeStatistics`.
     """
 
     def __init__(
@@ -70,7 +73,6 @@ class StatefulTradingEnv(BaseTradingEnv):
             BatchenvError: As `BaseTradingEnv` says, or the reward is unknown or misconfigured.
         """
         super().__init__(market, config, features, scaler=scaler, seed=seed, lane=lane, lane_parameters=lane_parameters)
-        self._born = time.perf_counter()
         self._fill_rule = FillRule(self.market, self.config.fill)
         self._nights = Nights(self.market, self.config.carry_config.funding_column)
         self._watch = Watch.build(self.market, self.config.execution_config)
@@ -102,8 +104,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         """
         self._check_running()
         actions = self.task.actions
-        one = action[None] if isinstance(action, np.ndarray) else [action]
-        numbers = actions.numbers(one, 1)[0].clip(actions.low, actions.high).astype(np.float64)  # 2.2
+        numbers = actions.of_one(action)[0].clip(actions.low, actions.high).astype(np.float64)  # 2.2
         account, marks = self._portfolio, self.market.mark[self.bar]
         leverage = account.terms.leverage
         orders = size_orders(numbers, account.equity, account.positions.shares, marks, self.config, leverage)
@@ -225,8 +226,7 @@ class StatefulTradingEnv(BaseTradingEnv):
             "margin_call": account.margin_call,
         }
         if not self._running:
-            elapsed = time.perf_counter() - self._born
-            info["episode"] = {"r": self._reward_sum, "l": self.bar - self.start, "t": elapsed}
+            info |= {"return": self._reward_sum, "length": self.bar - self.start}
         return info
 
     # --- the account ----------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ def make_judge(
             how many bars a year has, and then it has no Sharpe ratio to choose by.
     """
     validation.require_year("the Sharpe ratio of the validation part, which chooses the best model,")
-    settings = backtest_config.updated(vectorbt=False, uncertainty={"resamples": 0})
+    own = {"vec_normalize": None, "frame_stack": None}  # those are of another model: backtest.model
+    settings = backtest_config.updated(vectorbt=False, uncertainty={"resamples": 0}, **own)
     env = StatefulTradingEnv(validation, settings.applied_to(config), scaler=scaler, seed=0)
 
     def judge(agent: Any) -> dict[str, float | None]:

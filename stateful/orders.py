@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from batchenv.arrays import floats
 from batchenv.config import EnvConfig, Fill
 from batchenv.errors import ActionError, ConfigError
 from batchenv.market import MarketData
@@ -106,16 +107,4 @@ def check_orders(orders: npt.ArrayLike, symbols: tuple[str, ...]) -> Floats:
     Raises:
         ActionError: Wrong shape, or a value that is not a finite number; names the symbol.
     """
-    try:
-        array = np.asarray(orders)
-    except ValueError:
-        raise ActionError(f"orders: rows differ in length, expected shape [{len(symbols)}]") from None
-    if array.shape != (len(symbols),):
-        raise ActionError(f"orders: got shape {list(array.shape)}, expected [{len(symbols)}]")
-    if array.dtype.kind not in "fiu":
-        raise ActionError(f"orders: got dtype {array.dtype}, expected float64")
-    array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        first = int(np.argmin(np.isfinite(array)))
-        raise ActionError(f"orders[symbol {symbols[first]!r}]: got {array[first]}, expected a finite number of shares")
-    return array
+    return floats(orders, "orders", ((len(symbols),),), lambda at: f"[symbol {symbols[at[0]]!r}]", error=ActionError)

@@ -21,6 +21,7 @@ from batchenv.rewards import (
     RewardStep,
     registered_reward,
     registered_rewards,
+    reward_hint,
 )
 from stateful.ratios import RatioReward, calmar, sharpe, sortino
 
@@ -82,7 +83,7 @@ def _make_value(kind: str, kwargs: dict[str, Any]) -> StepValue:
         return Stateless(partial(function, **kwargs))
     if kind not in TRAINING_REWARDS:
         known = TRAINING_REWARDS + EVALUATION_REWARDS + registered_rewards()
-        hint = did_you_mean(kind, known)
+        hint = reward_hint(kind, known)
         raise ConfigError(f"reward_config.type: got {kind!r}{hint}; expected one of: {', '.join(known)}")
     if kind == "differential_sharpe":
         _check_keys(kind, kwargs, ("eta", *_PENALTIES))

@@ -260,8 +260,9 @@ class _Judge:
         final = float(infos["final_info"]["equity"][k])
         self.money(k, env, action, "equity", env.equity, final, self._gross(k, env))
         self.observation(k, env, action, infos["final_obs"][k], obs)
-        if int(infos["episode"]["l"][k]) != info["episode"]["l"]:
-            self._tell(k, env, action, "episode length", int(infos["episode"]["l"][k]), info["episode"]["l"])
+        length = int(infos["final_info"]["length"][k])
+        if length != info["length"]:
+            self._tell(k, env, action, "episode length", length, info["length"])
         self.certificate.episodes += 1
         self.certificate.terminated += bool(flags[0])
         self.certificate.fills += env.portfolio.n_fills

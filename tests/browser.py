@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+HANGS = 600.0
+"""Seconds after which a browser is taken to hang. No slow machine needs them: they are there so that a test ends."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run",
@@ -35,7 +37,9 @@ def browsing(browser: str) -> Iterator[Tab]:
         command = [browser, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
-                with connect(_address(process, Path(folder)), max_size=None, compression=None) as socket:
+                address = _address(process, Path(folder))
+                patience = {"open_timeout": HANGS, "ping_interval": None}  # a busy browser may answer late
+                with connect(address, max_size=None, compression=None, **patience) as socket:
                     yield Tab(socket)
             finally:
                 process.terminate()
@@ -43,11 +47,11 @@ def browsing(browser: str) -> Iterator[Tab]:
 
 def _address(process: subprocess.Popen[bytes], folder: Path) -> str:
     """Wait for the browser, and return the address of its page."""
-    file, until = folder / "DevToolsActivePort", time.monotonic() + 60
+    file, until = folder / "DevToolsActivePort", time.monotonic() + HANGS
     while time.monotonic() < until:
         assert process.poll() is None, "the browser has ended"
         if file.is_file() and (lines := file.read_text().split()):
-            with urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=30) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=HANGS) as answer:
                 pages = [target for target in json.load(answer) if target["type"] == "page"]
             if pages:
                 return str(pages[0]["webSocketDebuggerUrl"])
@@ -76,7 +80,7 @@ class Tab:
         self._last += 1
         self._socket.send(json.dumps({"id": self._last, "method": method, "params": params}))
         while True:
-            message = json.loads(self._socket.recv(timeout=60))
+            message = json.loads(self._socket.recv(timeout=HANGS))
             if message.get("id") == self._last:
                 assert "error" not in message, (method, message)
                 return message["result"]
@@ -96,10 +100,10 @@ class Tab:
         """Open a file and wait until it has loaded."""
         self._events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
-        until = time.monotonic() + 60
+        until = time.monotonic() + HANGS
         while "Page.loadEventFired" not in self._events:
             assert time.monotonic() < until, "the page has not loaded"
-            self._note(json.loads(self._socket.recv(timeout=60)))
+            self._note(json.loads(self._socket.recv(timeout=HANGS)))
 
     def run(self, expression: str) -> Any:
         """Return what a JavaScript expression comes to; promises are waited for."""
@@ -107,9 +111,9 @@ class Tab:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 30.0) -> None:
+    def wait(self, expression: str) -> None:
         """Wait until a JavaScript expression is true."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + HANGS
         while not self.run(expression):
             assert time.monotonic() < until, f"never true: {expression}"
             time.sleep(0.05)

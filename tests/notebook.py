@@ -58,7 +58,8 @@ def execute(notebook: NotebookNode, folder: Path, **parameters: Any) -> Notebook
         config=Config(KernelManager={"transport_encryption": "auto"}),  # without it the kernel warns
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
-        timeout=600,
+        timeout=None,  # however slow the machine is
+        startup_timeout=600,
     )
     client.execute()
     notebook.metadata = NotebookNode(METADATA)

@@ -152,7 +152,7 @@ def test_autoreset_gives_the_first_observation_and_keeps_the_true_last_one() -> 
         np.testing.assert_array_equal(infos["final_obs"][k][:4], env.task.features.values[starts[k] + 20])
         np.testing.assert_array_equal(observation[k][:4], env.task.features.values[env.bar[k]])
     assert (env.episode == 1).all()
-    np.testing.assert_array_equal(infos["episode"]["l"], 20)
+    np.testing.assert_array_equal(infos["final_info"]["length"], 20)
 
 
 def test_lanes_end_apart_when_their_clocks_differ() -> None:
@@ -166,8 +166,8 @@ def test_lanes_end_apart_when_their_clocks_differ() -> None:
     for _ in range(13):
         *_, truncated, infos = env.step(hold)
     np.testing.assert_array_equal(truncated, [False, True, True, False])
-    np.testing.assert_array_equal(infos["_episode"], [False, True, True, False])
-    np.testing.assert_array_equal(infos["episode"]["l"], [0, 20, 20, 0])
+    np.testing.assert_array_equal(infos["_final_info"], [False, True, True, False])
+    np.testing.assert_array_equal(infos["final_info"]["length"], [0, 20, 20, 0])
 
 
 def test_episode_return_is_the_sum_of_rewards() -> None:
@@ -178,7 +178,7 @@ def test_episode_return_is_the_sum_of_rewards() -> None:
         _, reward, _, truncated, infos = env.step(action)
         total += reward
     assert truncated.all()
-    np.testing.assert_allclose(infos["episode"]["r"], total, rtol=1e-12)
+    np.testing.assert_allclose(infos["final_info"]["return"], total, rtol=1e-12)
 
 
 def test_seeding_repeats_and_separates() -> None:
@@ -221,7 +221,7 @@ def test_without_a_length_an_episode_runs_to_the_end_of_the_data() -> None:
     while not done:
         *_, done, info = env.step(np.zeros(4, np.float32))
         steps += 1
-    assert steps == 24 == info["episode"]["l"]
+    assert steps == 24 == info["length"]
     with pytest.raises(EnvironmentStateError, match="reset"):
         env.step(np.zeros(4, np.float32))
 
@@ -450,17 +450,6 @@ def test_compiling_is_announced_and_only_then(
     monkeypatch.setattr("batchenv.kernel.engine.is_ready", lambda _: False)
     BatchTradingEnv(market(), settings())
     assert "compiles its kernel, once" in caplog.text
-
-
-def test_gymnasium_statistics_agree_with_ours() -> None:
-    from gymnasium.wrappers.vector import RecordEpisodeStatistics
-
-    env = RecordEpisodeStatistics(BatchTradingEnv(market(), settings(), n_envs=4, seed=0), stats_key="theirs")
-    env.reset()
-    for action in actions_for(env.unwrapped, 20):
-        *_, infos = env.step(action)
-    np.testing.assert_allclose(infos["theirs"]["r"], infos["episode"]["r"], rtol=1e-12)
-    np.testing.assert_array_equal(infos["theirs"]["l"], infos["episode"]["l"])
 
 
 @pytest.mark.parametrize("mode", ["trade", "weights", "shares", "discrete"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,3 +113,32 @@ def test_a_resolved_configuration_means_the_same_after_a_round_trip() -> None:
     again = RunConfig.model_validate(json.loads(json.dumps(run.resolved().model_dump(mode="json"))))
     assert again.backtest.applied_to(again.env) == run.backtest.applied_to(run.env)
     assert again.backtest.applied_to(again.env).portfolio_config.initial_cash == 5_000.0
+
+
+@pytest.mark.parametrize("text", ['{"seed": ' + "9" * 5000 + "}", "[" * 100_000], ids=["digits", "brackets"])
+def test_a_file_that_no_reader_takes_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.json: cannot be read"):
+        EnvConfig.from_json(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"portfolio_config": {"initial_cash": 1e100}}, "initial_cash: should be less than 1e+100"),
+        ({"action_config": {"max_shares": 1e308}}, "max_shares: should be less than 1e+100"),
+        ({"action_config": {"max_weight": 1e308}}, "max_weight: should be less than 1e+100"),
+        ({"cost_config": {"fee_fixed": {"*": 1e100}}}, "fee_fixed.*: should be less than 1e+100"),
+        ({"carry_config": {"funding_rate": -1e100}}, "funding_rate: should be greater than -1e+100"),
+        ({"execution_config": {"lot_size": 1e-308}}, "lot_size: should be 0, for fractions of shares, or at least 1e-"),
+        ({"episode_config": {"length": 2**31}}, "length: should be less than or equal to 2147483647"),
+        ({"episode_config": {"length": 10**5000}}, "episode_config.length: should be"),
+        ({"randomization": {"episode_length": [1, 2**31]}}, "1 <= low <= high < 2147483648"),
+        ({"randomization": {"initial_cash": [1.0, 1e100]}}, "0 <= low <= high < 1e+100"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value[:30],
+)
+def test_a_number_whose_products_are_not_finite_is_refused(content: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        EnvConfig.model_validate(content)

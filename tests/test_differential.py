@@ -72,8 +72,9 @@ def play_both(market: MarketData, config: EnvConfig, n_envs: int, steps: int, se
                 worst["ended"] += 1
                 np.testing.assert_allclose(infos["final_obs"][k], obs, rtol=0, atol=1e-6, err_msg=where)
                 equity = infos["final_info"]["equity"][k]
-                assert infos["episode"]["l"][k] == info["episode"]["l"], where
-                assert infos["episode"]["r"][k] == pytest.approx(info["episode"]["r"], rel=1e-9, abs=1e-9), where
+                final = infos["final_info"]
+                assert final["length"][k] == info["length"], where
+                assert final["return"][k] == pytest.approx(info["return"], rel=1e-9, abs=1e-9), where
                 obs, _ = env.reset()
                 assert batch.equity[k] == env.equity, where
             else:

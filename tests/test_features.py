@@ -22,12 +22,6 @@ BUILT_IN = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undo registrations."""
-    monkeypatch.setattr(features_module, "_FEATURES", dict(features_module._FEATURES))
-
-
 def random_market(bars: int = 120, symbols: int = 4, seed: int = 0, **more: Any) -> MarketData:
     """Random walks; the last symbol lists at bar 40, the second one misses some bars."""
     rng = np.random.default_rng(seed)
@@ -309,7 +303,6 @@ def test_extra_columns_are_features() -> None:
         compute_features(random_market(columns={"signal": signal}), ["signal"])
 
 
-@pytest.mark.usefixtures("registry")
 def test_registered_features() -> None:
     market = random_market()
     train, test = market.split(market.timestamps[70])
@@ -322,8 +315,10 @@ def test_registered_features() -> None:
     assert "gap" in available_features() and compute_features(test, ["gap_2_3"]).first_bar == 0
     with pytest.raises(FeatureError, match=r"'gap': windows \(\) do not fit its function"):
         compute_features(train, ["gap"])
-    with pytest.raises(FeatureError, match="'gap' exists already"):
-        register_feature("gap", lambda market: market.close)
+    with pytest.raises(FeatureError, match=r"'gap' is registered already, as tests.*lambda>; pass replace=True.*raw"):
+        register_feature("gap", raw)
+    with pytest.raises(FeatureError, match="'rsi' is built in; pass replace=True"):
+        register_feature("rsi", raw)
     for name in ("gap_2", "2gap", "a b", ""):
         with pytest.raises(FeatureError, match="expected letters"):
             register_feature(name, lambda market: market.close)

@@ -7,13 +7,14 @@ import gzip
 import io
 import lzma
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from batchenv import MarketData
@@ -567,19 +568,20 @@ def zipped(*names: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("ending", "content"),
-    [
-        ("csv.gz", gzip.compress(PLAIN)),
-        ("csv.bz2", bz2.compress(PLAIN)),
-        ("csv.xz", lzma.compress(PLAIN)),
-        ("zip", zipped("a.csv")),
-        ("txt", PLAIN),
-    ],
-)
-def test_compressed_files(ending: str, content: bytes, tmp_path: Path) -> None:
+COMPRESSED: dict[str, Callable[[], bytes]] = {
+    "csv.gz": lambda: gzip.compress(PLAIN),
+    "csv.bz2": lambda: bz2.compress(PLAIN),
+    "csv.xz": lambda: lzma.compress(PLAIN),
+    "zip": lambda: zipped("a.csv"),
+    "csv.zst": lambda: bytes(pa.compress(PLAIN, codec="zstd", asbytes=True)),
+    "txt": lambda: PLAIN,
+}
+
+
+@pytest.mark.parametrize("ending", COMPRESSED)
+def test_compressed_files(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"bars.{ending}"
-    path.write_bytes(content)
+    path.write_bytes(COMPRESSED[ending]())
     assert MarketData.load(path).close[:, 0].tolist() == CLOSE
 
 

@@ -67,17 +67,29 @@ def test_bars_seen_in_training_are_counted() -> None:
     assert "10 of its 10 bars" in flags["seen_in_training"].text
     for clear in (("2018-01-01", "2019-12-31"), ("2020-01-11", "2021-01-01"), ("2019-01-01", "2020-01-01T02:00+03:00")):
         _, flags = play(bars, ALTERNATING, trained_on=clear)
-        assert not {"seen_in_training", "seen_in_training_unknown", "not_held_out"} & set(flags)
+        assert not {"seen_in_training", "seen_in_training_unknown"} & set(flags)
 
 
 def test_what_is_not_known_about_training_is_said() -> None:
     whole = hand_made([[price] for price in flat(10)])
-    _, flags = play(whole, ALTERNATING)
-    assert "10 of the 10 bars tested" in flags["not_held_out"].text
-    _, test = whole.split(whole.timestamps[4])
-    _, flags = play(test, ALTERNATING)
-    assert flags["seen_in_training_unknown"].severity == "note"
-    assert "not_held_out" not in flags
+    for bars in (whole, whole.split(whole.timestamps[4])[1]):
+        _, flags = play(bars, ALTERNATING)
+        assert flags["seen_in_training_unknown"].severity == "note"
+        assert "scaled_by_tested_bars" not in flags  # there are no features
+
+
+def test_scaling_that_was_fitted_on_tested_bars_is_severe_whatever_else_is_said() -> None:
+    whole = hand_made([[price] for price in np.linspace(100.0, 120.0, 12).round(2)])
+    before, test = whole.split(whole.timestamps[6])
+    said = ("2000-01-01", "2000-12-31")
+    for trained_on in (None, said):
+        flag = play(whole, ALTERNATING, features=("return_1",), trained_on=trained_on)[1]["scaled_by_tested_bars"]
+        assert flag.severity == "severe"
+        assert "11 of the 11 bars tested" in flag.text  # the first bar has no return, and is not played
+    for bars in (test, before):
+        flags = play(bars, ALTERNATING, features=("return_1",), trained_on=said)[1]
+        assert ("scaled_by_tested_bars" in flags) == (bars is before)
+    assert "scaled_by_tested_bars" not in play(whole, ALTERNATING, features=("return_1",), feature_scaling="none")[1]
 
 
 def test_bars_that_many_configurations_were_tried_on() -> None:

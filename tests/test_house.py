@@ -16,36 +16,61 @@ from tests.proof.mutate import MUTANTS
 ROOT = Path(__file__).parent.parent
 ORDER = {
     "errors": 0,
+    "adjustment": 0,
+    "arrays": 1,
     "calendars": 1,
-    "config": 1,
-    "data": 2,
-    "market": 3,
-    "features": 4,
-    "episodes": 4,
-    "rewards": 4,
-    "spaces": 5,
-    "parameters": 5,
-    "base": 6,
-    "kernel": 7,
-    "batch": 8,
-    "fast": 9,
-    "sb3": 9,
-    "runs": 9,
-    "extractors": 7,
-    "networks": 7,
-    "rollout": 8,
-    "mlp": 8,
-    "small_batches": 9,
-    "ppo": 10,
-    "causality": 5,
-    "record": 10,
-    "agent": 11,
-    "train": 12,
-    "cli": 13,
+    "registry": 1,
+    "config": 2,
+    "data": 3,
+    "market": 4,
+    "turbulence": 4,
+    "windows": 4,
+    "indicators": 5,
+    "levels": 5,
+    "episodes": 5,
+    "rewards": 5,
+    "features": 6,
+    "spaces": 6,
+    "parameters": 6,
+    "made_for": 7,
+    "base": 8,
+    "wrappers": 8,
+    "causality": 8,
+    "kernel": 9,
+    "extractors": 9,
+    "networks": 9,
+    "batch": 10,
+    "rollout": 10,
+    "mlp": 10,
+    "fast": 11,
+    "sb3": 11,
+    "runs": 11,
+    "small_batches": 11,
+    "ppo": 12,
+    "record": 12,
+    "agent": 13,
+    "train": 14,
+    "cli": 15,
 }
 """A module may import only modules of a lower number, or of its own folder."""
-FACTS = {"errors", "market", "features", "config", "spaces", "base", "episodes", "rewards", "parameters"}
-"""What the evaluation tier may know of the training tier: facts, never arithmetic."""
+FACTS = {
+    "arrays",
+    "base",
+    "calendars",
+    "config",
+    "episodes",
+    "errors",
+    "extractors",
+    "features",
+    "made_for",
+    "market",
+    "parameters",
+    "rewards",
+    "spaces",
+    "windows",
+    "wrappers",
+}
+"""What the evaluation tier may know of the training tier: facts, never the arithmetic of the money."""
 FACES = {"agent", "batch", "fast", "record", "runs", "sb3", "train"}
 COMMAND_LINE = {
     "stateful/command.py",
@@ -113,6 +138,7 @@ ROOMS = {
         "batchenv/data/",
         "batchenv/market.py",
         "batchenv/features.py",
+        "batchenv/indicators.py",
         "stateful/",
     },
     r"\bvectorbt\b.*import|import vectorbt": {"stateful/analysis.py"},
@@ -132,6 +158,28 @@ def test_a_line_of_code_lives_in_its_room(pattern: str) -> None:
         code = re.sub(r'"""(.|\n)*?"""|``[^`]*``', "", path.read_text())
         hits = [line for line in code.splitlines() if re.search(pattern, line.split("#")[0])]
         assert not hits, f"{name}: {hits[0].strip()!r} belongs to {sorted(ROOMS[pattern]) or 'no file'}"
+
+
+CLOCKS = {
+    r"\bperf_counter\b|\bprocess_time\b|\btime\.time\(|\btimeit\b|TaskDuration": {
+        "tests/proof/mutate.py",
+        "tests/proof/referee.py",
+        "tests/proof/run.py",
+    },
+    r"\bmonotonic\b": {"tests/browser.py", "tests/test_walk_forward.py"},
+    r"\bsleep\(": {"tests/browser.py", "tests/jobs.py", "tests/test_batch.py", "tests/test_walk_forward.py"},
+    r"\bdeadline=(?!None)": set(),
+}
+"""Ways to read a clock, and the only files that may: programs that print how long they took, and waits for something
+that happens, however long it takes."""
+
+
+@pytest.mark.parametrize("pattern", CLOCKS)
+def test_no_test_asserts_a_time(pattern: str) -> None:
+    for path in sources("tests"):
+        name = str(path.relative_to(ROOT))
+        hits = [line for line in path.read_text().splitlines() if re.search(pattern, line)]
+        assert not hits or name in CLOCKS[pattern] or name == "tests/test_house.py", f"{name}: {hits[0].strip()}"
 
 
 @pytest.mark.parametrize(

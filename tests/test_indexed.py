@@ -15,11 +15,20 @@ from gymnasium import spaces
 from gymnasium.utils import env_checker
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecNormalize
 from torch import nn
 
-from batchenv import Agent, BatchTradingEnv, EnvConfig, FastTrainingEnv, TradingVecEnv, assert_causal, register_feature
-from batchenv.errors import CausalityError, ConfigError, EnvironmentStateError
+from batchenv import (
+    Agent,
+    BatchTradingEnv,
+    EnvConfig,
+    FastPPO,
+    FastTrainingEnv,
+    TradingVecEnv,
+    assert_causal,
+    register_feature,
+)
+from batchenv.errors import CausalityError, ConfigError, EnvironmentStateError, RunError
 from batchenv.extractors import (
     IndexedExtractor,
     MarketFeatures,
@@ -369,7 +378,7 @@ def test_gradients_are_those_of_encoding_every_lane(encoder: str) -> None:
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_ppo_learns(encoder: str) -> None:
-    env = VecMonitor(VecNormalize(venv(), norm_obs=False))
+    env = VecNormalize(venv(), norm_obs=False)
     model = ppo(env, encoder, encoder_kwargs=ENCODERS[encoder])
     before = [p.detach().clone() for p in model.policy.parameters()]
     model.learn(192)
@@ -461,6 +470,8 @@ def test_a_bar_that_the_market_does_not_have_is_named() -> None:
     net = extractor("mlp", n_bars=20)
     with pytest.raises(EnvironmentStateError, match=r"bar 20 .* has 20.*bind_market"):
         net(observations([3, 20]))
+    with pytest.raises(EnvironmentStateError, match=r"bar -1 .* has 20.*bind_market"):
+        net(observations([3, -1]))
 
 
 def test_a_market_of_other_columns_is_refused() -> None:
@@ -532,6 +543,115 @@ def test_policies_keep_what_they_were_given() -> None:
     assert kwargs["features_extractor_kwargs"]["encoder_kwargs"] == {"width": 8, "activation": nn.ReLU}
     own = {"features_extractor_class": nn.Identity}
     assert indexed_policy(env, policy_kwargs=own) == ("MultiInputPolicy", own)
+
+
+# --- what changes the number of a bar -------------------------------------------------------------------------
+
+
+def test_vec_normalize_of_bar_numbers_is_refused_where_the_network_looks_them_up() -> None:
+    """It would look up bars 0 and 1, whatever bar the account is at."""
+    scaled = VecNormalize(venv())
+    for make in (lambda: indexed_policy(scaled), lambda: Agent({}, VecMonitor(scaled))):
+        with pytest.raises(ConfigError, match=r"norm_obs_keys=\['portfolio'\]"):
+            make()
+    policy, kwargs = indexed_policy(venv())
+    for algorithm in (PPO, FastPPO):
+        model = algorithm(policy, VecNormalize(venv()), policy_kwargs=kwargs, n_steps=16, batch_size=32, device="cpu")
+        with pytest.raises(EnvironmentStateError, match=r"is no number of a bar.*norm_obs_keys=\['portfolio'\]"):
+            model.learn(64)
+    policy, kwargs = indexed_policy(venv(), algorithm="sac")
+    model = SAC(policy, VecNormalize(venv()), policy_kwargs=kwargs, learning_starts=8, batch_size=8, device="cpu")
+    with pytest.raises(EnvironmentStateError, match=r"norm_obs_keys=\['portfolio'\]"):
+        model.learn(64)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(
+    ("bars", "named"), [([3.0, 0.5], "bar 0.5"), ([float("nan"), 1.0], "bar nan"), ([2.0, -1.0], "bar -1 ")]
+)
+def test_a_number_that_is_none_of_a_bar_is_named(encoder: str, bars: list[float], named: str) -> None:
+    net = extractor(encoder)
+    with pytest.raises(EnvironmentStateError, match=named):
+        net(observations(bars))
+    with torch.no_grad(), pytest.raises(EnvironmentStateError, match=named):
+        net(observations(bars))
+    seen = observations([5, 7])
+    whole = {**seen, "bar": seen["bar"].long()}
+    torch.testing.assert_close(net(whole), net(seen), rtol=0, atol=0)
+
+
+def test_stacks_of_bar_numbers_are_refused() -> None:
+    stacked = VecFrameStack(venv(), 3)
+    with pytest.raises(ConfigError, match=r"VecFrameStack stacks the numbers of bars.*'gru'"):
+        indexed_policy(stacked)
+    with pytest.raises(ConfigError, match="VecFrameStack stacks the numbers of bars"):
+        PPO("MultiInputPolicy", stacked, policy_kwargs=indexed_policy(venv())[1], device="cpu")
+
+
+def judged(model: Any, env: StatefulTradingEnv, **settings: Any) -> list[float]:
+    quiet = {"vectorbt": False, "uncertainty": {"resamples": 0}}
+    return BackTesting(model, env, quiet, baselines=(), **settings).run().equity.tolist()
+
+
+def by_hand(model: Any, env: StatefulTradingEnv, see: Any) -> list[float]:
+    """Equity of an account that a model leads, which sees ``see(observation)``, bound to the market by hand."""
+    rules = env.config.updated(episode_config={"length": None, "random_start": False})
+    env = StatefulTradingEnv(env.market, rules, scaler=env.scaler, seed=0)
+    observation, done = env.reset()[0], False
+    equity = [env.equity]
+    with bound_market(model, env):
+        while not done:
+            observation, _, _, done, _ = env.step(model.predict(see(observation), deterministic=True)[0])
+            equity.append(env.equity)
+    return equity
+
+
+def loud(model: PPO) -> PPO:
+    with torch.no_grad():
+        model.policy.action_net.weight.mul_(100.0)
+    return model
+
+
+def test_a_backtest_looks_bars_up_in_the_market_that_is_tested() -> None:
+    """Of a model of one's own, too: the training's market has bars of the same numbers."""
+    train, test = market(0).split(market(0).timestamps[80])
+    env = TradingVecEnv(train, settings(), n_envs=4, seed=0, copy=False)
+    model = loud(ppo(env).learn(64))
+    exact = StatefulTradingEnv(test, settings(), seed=0)
+    wanted = by_hand(model, exact, lambda seen: seen)
+    assert judged(model, exact) == judged(model.policy, exact) == wanted
+    model.learn(64)  # goes on in the market that it was trained on
+    assert model.observation_space["bar"].high == train.n_bars - 1
+
+
+def test_portfolios_alone_may_be_normalised(tmp_path: Path) -> None:
+    train, test = market(0).split(market(0).timestamps[80])
+    inner = TradingVecEnv(train, settings(), n_envs=4, seed=0, copy=False)
+    scaled = VecNormalize(inner, norm_obs_keys=["portfolio"])
+    model = loud(ppo(scaled).learn(64))
+    exact = StatefulTradingEnv(test, settings(), seed=0)
+    wanted = by_hand(model, exact, scaled.normalize_obs)
+    assert wanted[-1] != by_hand(model, exact, lambda seen: seen)[-1]
+    assert judged(model, exact) == wanted
+    model.save(tmp_path / "model.zip")
+    loaded = PPO.load(tmp_path / "model.zip", device="cpu")
+    with pytest.raises(RunError, match="VecNormalize normalised"):
+        judged(loaded, exact)
+    assert judged(loaded, exact, vec_normalize=scaled) == wanted
+    everything = VecNormalize(TradingVecEnv(train, settings(), n_envs=4, seed=0))
+    with pytest.raises(RunError, match=r"norm_obs_keys=\['portfolio'\]"):
+        judged(loaded, exact, vec_normalize=everything)
+    with pytest.raises(RunError, match="stacks the numbers of bars"):
+        judged(loaded, exact, vec_normalize=scaled, frame_stack=2)
+
+
+def test_a_network_that_takes_the_number_of_a_bar_for_a_feature_is_refused() -> None:
+    env = venv()
+    model = PPO("MultiInputPolicy", env, n_steps=16, batch_size=32, device="cpu")
+    exact = StatefulTradingEnv(market(), settings(), seed=0)
+    for agent in (model, model.policy):
+        with pytest.raises(RunError, match="takes the number of the bar for a number like any other"):
+            BackTesting(agent, exact)
 
 
 def test_assert_causal_sees_the_features_behind_an_index() -> None:

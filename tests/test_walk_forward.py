@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ from stateful.evaluation.stitching import curve_metrics, stitch
 from stateful.evaluation.workers import run_in_processes
 from stateful.report_parts import BY_NAME, between
 from tests import jobs
-from tests.browser import browsing, find_browser
+from tests.browser import HANGS, browsing, find_browser
 from tests.markets import frame, market
 from tests.stateful.test_report_browser import DESKTOP, OVERLAPS, PHONE, SPILLS, show
 from tests.test_cli import Shell, write
@@ -205,35 +205,31 @@ def test_jobs_that_fail_fail_alone(capfd: pytest.CaptureFixture[str]) -> None:
     assert shown.count("Traceback") == 1, "of the defect, and of nothing else"
 
 
-def stops_changing(path: Path) -> bool:
-    for _ in range(100):
-        before = path.read_text()
-        time.sleep(0.2)  # ten times as long as a beat
-        if path.read_text() == before:
-            return True
-    return False
-
-
 def test_an_exception_ends_the_processes(tmp_path: Path) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    lock = tmp_path / "lock"
     with pytest.raises(KeyboardInterrupt):
-        run_in_processes(jobs.beat, {0: tmp_path / "pulse"}, workers=1, heard=interrupt, ended=interrupt)
-    assert stops_changing(tmp_path / "pulse")
+        run_in_processes(jobs.hold, {0: lock}, workers=1, heard=interrupt, ended=interrupt)
+    with FileLock(lock).acquire(blocking=False):
+        pass
 
 
 def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    pulse = tmp_path / "pulse"
-    parent = subprocess.Popen([sys.executable, "-m", "tests.jobs", str(pulse)])
-    wait_for(pulse.is_file, parent)
+    lock = tmp_path / "lock"
+    parent = subprocess.Popen([sys.executable, "-m", "tests.jobs", str(lock)])
+    wait_for(lock.with_suffix(".held").is_file, parent)
+    with pytest.raises(Timeout):
+        FileLock(lock).acquire(blocking=False)
     parent.kill()
     parent.wait()
-    assert stops_changing(pulse)
+    with FileLock(lock).acquire(timeout=HANGS):  # waits for the end of the process that holds it
+        pass
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + HANGS
     while not condition():
         assert process.poll() is None, "the process ended before its time"
         assert time.monotonic() < end

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from batchenv.adjustment import later_splits
 from batchenv.config import DataOptions
 from batchenv.data.bars import NO_ACTION, Bars, FloatArray, Origin, Where, last_known
 from batchenv.data.checks import refuse
@@ -69,20 +70,24 @@ def finish(table: Matrices, options: DataOptions, origin: Origin) -> Bars:
     """
     prices = {name: values for name, values in table.fields.items() if name not in (*NO_ACTION, "adj_close")}
     if "adj_close" in table.fields and options.adjusted is not False:
-        fields, adjusted = _adjusted(prices, table.fields["adj_close"]), True
+        fields, adjusted = _adjusted(prices, table), True
     else:
         kept, adjusted = _Actions.of(table, options, origin).decide()
         fields = prices | kept
     return Bars(table.symbols, table.timestamps, fields, table.columns, adjusted, tuple(origin.notes))
 
 
-def _adjusted(prices: dict[str, FloatArray], adj_close: FloatArray) -> dict[str, FloatArray]:
-    """Apply adj_close / close to the prices."""
+def _adjusted(prices: dict[str, FloatArray], table: Matrices) -> dict[str, FloatArray]:
+    """Return prices adjusted by adj_close / close, and volumes by the later splits that the close shows."""
+    close, adj_close, splits = prices["close"], table.fields["adj_close"], table.fields.get("splits")
     result = dict(prices)
     with np.errstate(over="ignore"):  # an infinite price is refused later, like any other
-        factor = adj_close / prices["close"]
-        result |= {name: prices[name] * factor for name in ("open", "high", "low") if name in prices}
+        result |= {name: prices[name] * (adj_close / close) for name in ("open", "high", "low") if name in prices}
     result["close"] = adj_close
+    if splits is not None:
+        refuse((splits < 0) | np.isinf(splits), splits, "splits", "a finite number >= 0", table.where)
+        if "volume" in result:
+            result["volume"] = result["volume"] * later_splits(splits, close, adj_close)
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,10 @@ OHLC = ("open", "high", "low", "close")
 PRICE_FIELDS = (*OHLC, "adj_close")
 NO_ACTION: Mapping[str, float] = {"dividends": 0.0, "splits": 1.0}
 """Corporate actions, and the value of a bar without one."""
+NEAREST_DOUBLE: dict[str, Any] = (
+    {"float_precision": "round_trip"} if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1) else {}
+)
+"""Before pandas 3.1 `read_csv` misses the nearest double of one number in seven, unless it is told not to."""
 LONE_SYMBOL = "ASSET"
 """Name of the only symbol of a table that names none."""
 

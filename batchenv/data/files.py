@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from batchenv.config import DataOptions
-from batchenv.data.bars import Origin
+from batchenv.data.bars import NEAREST_DOUBLE, Origin
 from batchenv.data.columns import first_repeated, fold, renamed, resolve_columns
 from batchenv.data.csv_format import CsvFormat, csv_format, open_bytes
 from batchenv.data.numbers import MISSING_TEXTS, is_number
@@ -144,7 +144,7 @@ def _parse(path: Path, form: CsvFormat, options: DataOptions, texts: set[int], s
         warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header is cut off
         source: Any = path if plain else open_bytes(path)
         try:
-            return pd.read_csv(
+            frame: pd.DataFrame = pd.read_csv(
                 source,
                 header=None,
                 names=range(width),
@@ -156,7 +156,9 @@ def _parse(path: Path, form: CsvFormat, options: DataOptions, texts: set[int], s
                 keep_default_na=False,
                 na_values=none_texts,
                 low_memory=False,
+                **NEAREST_DOUBLE,
             )
+            return frame
         finally:
             if not plain:
                 source.close()

@@ -11,7 +11,7 @@ import pandas as pd
 
 from batchenv.config import DataOptions
 from batchenv.data.actions import finish
-from batchenv.data.bars import Bars, Origin
+from batchenv.data.bars import NEAREST_DOUBLE, Bars, Origin
 from batchenv.data.columns import EXPECTED_SHAPES, resolve_columns
 from batchenv.data.files import read_file
 from batchenv.data.frames import as_frame, flat_columns, is_fields_by_name, of_symbols, without_empty_rows
@@ -84,4 +84,7 @@ def _read_bundled() -> pd.DataFrame:
     from importlib import resources
 
     content = resources.files("batchenv.data").joinpath("stocks.csv.gz").read_bytes()
-    return pd.read_csv(io.BytesIO(content), compression="gzip", dtype={"date": str, "symbol": str})
+    frame: pd.DataFrame = pd.read_csv(
+        io.BytesIO(content), compression="gzip", dtype={"date": str, "symbol": str}, **NEAREST_DOUBLE
+    )
+    return frame

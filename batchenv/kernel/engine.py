@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.array_utils import byte_bounds
 
+from batchenv.arrays import floats, place_of, read_only
 from batchenv.base import TradingTask
-from batchenv.errors import ConfigError
+from batchenv.errors import ConfigError, EnvironmentStateError
 from batchenv.kernel import full, loops, plain, state
-from batchenv.kernel.jit import is_ready, pin
+from batchenv.kernel.jit import arrays_of, is_ready, pin
 from batchenv.kernel.setup import (
     is_plain,
     make_costs,
@@ -30,6 +35,7 @@ _RANGES_A_THREAD, _LEAST_RANGE = 16, 64
 """Into how many ranges a thread's part of the lanes is cut, and the least lanes in a range."""
 _WORTH = 1 << 16
 """Lanes times symbols, three times as many under the full rules, from which waking threads pays: a tenth of a ms."""
+_BUSY = "another thread is stepping or resetting this environment; expected one thread at a time"
 _LOOKS = 20_000
 """How often the caller's thread looks whether the others are done with their last range, before it goes to sleep."""
 
@@ -102,6 +108,8 @@ class Engine:
         self._pin(threads)
         self._pool = ThreadPoolExecutor(threads - 1, "batchenv") if threads > 1 else None
         self._others: list[Future[None]] = []
+        self._turn = Lock()  # compiled code runs without the interpreter's
+        self._stranger: Any = None
 
     @property
     def out(self) -> state.StepOutput:
@@ -119,16 +127,34 @@ class Engine:
         return state.lane_bytes(len(self.lanes.cash), self.lanes, self.world.parameters)
 
     def open(self, which: npt.NDArray[np.int64], values: LaneValues) -> None:
-        """Start new episodes for the lanes ``which``, int64 ``[k]``, and write their rows of ``observation``."""
+        """Start new episodes for the lanes ``which``, int64 ``[k]``, and write their rows of ``observation``.
+
+        Raises:
+            ConfigError: An episode has bars that the market has not; nothing has changed then.
+            EnvironmentStateError: Another thread is in here, or in `advance`.
+        """
+        last = len(self.world.market.mark) - 1
+        wrong = (values.start < 0) | (values.end <= values.start) | (values.end > last)
+        if wrong.any():  # `LaneParameters` has checked what it was given: somebody has changed it since
+            k = int(np.flatnonzero(wrong)[0])
+            raise ConfigError(
+                f"lane {which[k]}: an episode from bar {values.start[k]} to {values.end[k]} does not lie within bars "
+                f"0 to {last}"
+            )
         parameters = self.world.parameters
-        for name in (*SYMBOL_PARAMETERS, "tradable"):
-            if self.lane_parameters.varies(name):
-                array, given = getattr(parameters, name), getattr(values, name)
-                used = min(array.shape[1], given.shape[1])
-                array[which, :used] = given[:, :used]
-        parameters.leverage[which] = values.leverage
-        parameters.initial_cash[which] = values.initial_cash
-        loops.open_lanes(which, values.start, values.end, self.observation, self._pinned[0][0])
+        if not self._turn.acquire(False):
+            raise EnvironmentStateError(_BUSY)
+        try:
+            for name in (*SYMBOL_PARAMETERS, "tradable"):
+                if self.lane_parameters.varies(name):
+                    array, given = getattr(parameters, name), getattr(values, name)
+                    used = min(array.shape[1], given.shape[1])
+                    array[which, :used] = given[:, :used]
+            parameters.leverage[which] = values.leverage
+            parameters.initial_cash[which] = values.initial_cash
+            loops.open_lanes(which, values.start, values.end, self.observation, self._pinned[0][0])
+        finally:
+            self._turn.release()
 
     def advance(self, actions: npt.NDArray[np.float32], observation: npt.NDArray[np.float32] | None = None) -> None:
         """Take every lane over one bar and write the results into ``out``, which is another one if they alternate.
@@ -139,20 +165,32 @@ class Engine:
 
         Raises:
             ConfigError: A registered reward returned something other than one finite number for each lane.
+            EnvironmentStateError: Another thread is in here, or in `open`.
         """
-        if len(self._outputs) > 1:
-            self._outputs.reverse()
-            self._observations.reverse()
-            self._pinned.reverse()
-        self.observation = self._observations[0] if observation is None else observation
-        self._limit += len(self.lanes.cash)
-        mine, *theirs = self._pinned[0]
-        step = self._limit, self._size, actions, self.observation
-        if self._pool is not None and all(other.done() for other in self._others):  # else the machine is busy
-            self._others = [self._pool.submit(self._advance, *step, one) for one in theirs]
-        self._advance(*step, mine)
-        if self._pool is not None and not loops.is_done(self._counter, self._limit, _LOOKS):
+        if not self._turn.acquire(False):
+            raise EnvironmentStateError(_BUSY)
+        try:
+            if len(self._outputs) > 1:
+                self._outputs.reverse()
+                self._observations.reverse()
+                self._pinned.reverse()
+            self.observation = self._observations[0] if observation is None else observation
+            self._limit += len(self.lanes.cash)
+            mine, *theirs = self._pinned[0]
+            step = self._limit, self._size, actions, self.observation
+            if self._pool is not None and all(other.done() for other in self._others):  # else the machine is busy
+                self._others.clear()
+                for one in theirs:
+                    self._others.append(self._pool.submit(self._advance, *step, one))
+            self._advance(*step, mine)
+            if self._pool is not None and not loops.is_done(self._counter, self._limit, _LOOKS):
+                wait(self._others)
+        except BaseException:  # an interrupt: the other threads end by themselves, and no ticket may be left
             wait(self._others)
+            self._counter[:] = self._limit
+            raise
+        finally:
+            self._turn.release()
         if self.custom_reward is not None:
             self._apply_custom_reward(self.custom_reward)
 
@@ -162,6 +200,27 @@ class Engine:
         if self.observation is not own:
             own[:] = self.observation
             self.observation = own
+
+    def owns(self, array: npt.NDArray[Any]) -> bool:
+        """Return whether a contiguous array overlaps one that compiled code works on.
+
+        Compiled code takes it for granted that what it writes overlaps nothing else that it is given.
+        """
+        base = array.base
+        if base is None:  # its memory is its own
+            return any(array is own for own in self._observations)
+        if base is self._stranger:  # another row of the same buffer, most likely
+            return False
+        if isinstance(base, np.ndarray) and not self._overlaps(*byte_bounds(base)):
+            self._stranger = base
+            return False
+        return self._overlaps(*byte_bounds(array))
+
+    def _overlaps(self, first: int, stop: int) -> bool:
+        """Return whether memory from one address to another holds a part of an array of ours."""
+        after = bisect_right(self._owned_starts, first)
+        begins_within = after > 0 and self._owned_ends[after - 1] > first
+        return begins_within or (after < len(self._owned_starts) and self._owned_starts[after] < stop)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -174,24 +233,21 @@ class Engine:
         block, width = plain.BLOCK if self.plain else full.BLOCK, self.lanes.holdings.shape[1]
         self._work = [state.aligned(make_work(block, width)) for _ in range(threads)]
         self._counter, self._limit = np.zeros(2 * state.DONE, np.int64), 0
-        self._pinned = [
-            [pin(state.State(self.world, self.lanes, out, work, self._counter)) for work in self._work]
+        states = [
+            [state.State(self.world, self.lanes, out, work, self._counter) for work in self._work]
             for out in self._outputs
         ]
+        self._pinned = [[pin(one) for one in threads] for threads in states]
+        arrays = [array for threads in states for one in threads for _, array in arrays_of(one)]
+        owned = sorted({byte_bounds(array) for array in (*arrays, *self._observations) if array.nbytes})
+        self._owned_starts, self._owned_ends = [first for first, _ in owned], [stop for _, stop in owned]
 
     def _apply_custom_reward(self, function: RewardFunction) -> None:
         """Rule 7.9: a registered reward, then penalties and scaling."""
         out, lanes = self.out, self.lanes
-        step = RewardStep(out.equity_before, lanes.equity, lanes.peak, out.turnover, out.costs)
-        value = np.asarray(function(step, **self._reward_kwargs), dtype=np.float64)
-        name = self.task.config.reward_config.type
-        if value.shape != out.reward.shape:
-            raise ConfigError(
-                f"reward {name!r}: returned shape {list(value.shape)}, expected {list(out.reward.shape)}, one per lane"
-            )
-        if not np.isfinite(value).all():
-            lane = int(np.flatnonzero(~np.isfinite(value))[0])
-            raise ConfigError(f"reward {name!r}: returned {value[lane]} for lane {lane}, expected a finite number")
+        step = RewardStep(*map(read_only, (out.equity_before, lanes.equity, lanes.peak, out.turnover, out.costs)))
+        name = f"value of reward {self.task.config.reward_config.type!r}"
+        value = floats(function(step, **self._reward_kwargs), name, (out.reward.shape,), partial(place_of, symbols=()))
         drawdown = 1.0 - lanes.equity / lanes.peak
         rules = self.world.rules
         penalty = rules.turnover_penalty * out.turnover + rules.drawdown_penalty * drawdown
@@ -199,11 +255,19 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the threads behind when copied or pickled."""
-        return self.__dict__ | {"_pool": None, "_others": [], "_work": [], "_pinned": []}
+        return self.__dict__ | {
+            "_pool": None,
+            "_others": [],
+            "_work": [],
+            "_pinned": [],
+            "_turn": None,
+            "_stranger": None,
+        }
 
     def __setstate__(self, state_: dict[str, Any]) -> None:
         """Find the arrays anew: a copy has its own."""
         self.__dict__.update(state_)
+        self._turn = Lock()
         self.world, self.lanes = state.aligned(self.world), state.aligned(self.lanes)
         self._pin(1)
 

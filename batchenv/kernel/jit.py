@@ -11,6 +11,9 @@ Compiled code is cached on disk beside the package, or in the user's cache folde
 stamps a cache entry with the one file that holds the function; ours are put together from several, so the stamp is
 a digest of all of them, and an edit of any formula recompiles.
 
+Code that checks every index is another build, with cache files of its own. An index below zero counts from the end in
+both builds, as in numpy, and stays within the array.
+
 numba looks at every argument of a call from Python, and at forty arrays that takes longer than a step of one lane.
 So the arrays are *pinned*: looked at once, when an environment is built, and compiled code finds them by one address.
 """
@@ -39,6 +42,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PLAIN_PYTHON = bool(getattr(numba.config, "DISABLE_JIT", 0))
 """Whether nothing is compiled, for debuggers and the mutation check."""
+
+BOUNDS_CHECKED = bool(getattr(numba.config, "BOUNDSCHECK", 0))
+"""Whether an index beyond an array raises an IndexError: NUMBA_BOUNDSCHECK=1 asks numba for it, see ``make bounds``."""
 
 
 class Pipeline(Compiler):
@@ -85,7 +91,11 @@ def compiled(function: F, *, counted: bool = False) -> F:
         dispatcher = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder to cache in can be written
         return cast(F, numba.njit(**options)(function))
-    dispatcher._cache._cache_file._source_stamp = source_digest(Path(function.__code__.co_filename))
+    file = dispatcher._cache._cache_file
+    stamp, base = source_digest(Path(function.__code__.co_filename)), dispatcher._cache._impl.filename_base
+    # numba's key of an entry does not say whether bounds are checked: such code has files of its own.
+    base += "-bounds" if BOUNDS_CHECKED else ""
+    dispatcher._cache._cache_file = type(file)(dispatcher._cache._cache_path, base, stamp)
     return cast(F, dispatcher)
 
 
@@ -165,11 +175,11 @@ def _pin(memory: Any, value: Any) -> None:
     _writer(memory, value)
 
 
-def _arrays(record: Any) -> Iterator[tuple[str, Any]]:
+def arrays_of(record: Any) -> Iterator[tuple[str, Any]]:
     """Return the arrays of a record and of the records in it, by name."""
     for name, value in zip(record._fields, record, strict=True):
         if isinstance(value, tuple):
-            yield from _arrays(value)
+            yield from arrays_of(value)
         elif isinstance(value, np.ndarray):
             yield name, value
 
@@ -182,7 +192,7 @@ def pin(value: state.State) -> Any:
     Raises:
         ValueError: An array is not C-contiguous; the note would misread it.
     """
-    for name, array in _arrays(value):
+    for name, array in arrays_of(value):
         if not array.flags.c_contiguous:
             raise ValueError(f"pin: {name} is not C-contiguous")
     if PLAIN_PYTHON:

@@ -19,6 +19,7 @@ from batchenv.rewards import (
     RewardFunction,
     registered_reward,
     registered_rewards,
+    reward_hint,
 )
 
 _MODES = {"trade": state.TRADE, "discrete": state.TRADE, "weights": state.WEIGHTS, "shares": state.SHARES}
@@ -216,7 +217,7 @@ def _reward(config: RewardConfig) -> tuple[int, RewardFunction | None, dict[str,
         if config.type in EVALUATION_REWARDS:
             why = "it looks at the account's history, which only the evaluation tier keeps"
         else:
-            why = f"unknown reward{did_you_mean(config.type, known)}"
+            why = f"unknown reward{reward_hint(config.type, known)}"
         raise ConfigError(
             f"reward_config.type: {config.type!r} cannot train: {why}; expected one of {', '.join(known)}"
         )

@@ -93,7 +93,7 @@ def red_flags(results: BacktestResults) -> tuple[Flag, ...]:
     """Return everything that is to be flagged in a backtest, the gravest first."""
     if not results.metrics["bars"]:
         return ()
-    found = [flag for check in _CHECKS if (flag := check(results)) is not None]
+    found = [*results.fit, *(flag for check in _CHECKS if (flag := check(results)) is not None)]
     return tuple(sorted(found, key=lambda flag: SEVERITIES.index(flag.severity)))
 
 
@@ -121,39 +121,60 @@ def training_span(trained_on: TrainedOn | None) -> Span | None:
 
 
 def _seen_in_training(results: BacktestResults) -> Flag | None:
-    """Bars that the agent was trained or chosen on."""
+    """Bars that the agent was trained or chosen on, as somebody says or as its model remembers."""
     stamps = results.history.index.to_numpy()
-    if results.trained_on is None:
+    known = (results.trained_on, results.remembered)
+    spans = [span for span in known if span is not None and _within(stamps, span).any()]
+    if not spans:
         return _training_unknown(results)
-    first, last = results.trained_on
-    seen = int(((stamps >= first) & (stamps <= last)).sum())
-    if not seen:
-        return None
+    count = int(np.any([_within(stamps, span) for span in spans], axis=0).sum())
+    first, last = min(first for first, _ in spans), max(last for _, last in spans)
     return Flag(
         "seen_in_training",
         "severe",
-        f"This is not a test: {seen:,} of its {len(stamps):,} bars ({percent(seen / len(stamps))}) lie in the period "
+        f"This is not a test: {count:,} of its {len(stamps):,} bars ({percent(count / len(stamps))}) lie in the period "
         f"that the agent was trained or chosen on, {iso_date(first)} to {iso_date(last)}. What it did there shows "
         "what it remembers, not what it would do on new bars.",
     )
 
 
-def _training_unknown(results: BacktestResults) -> Flag:
-    market = results.market
-    before = 0 if market.history is None else market.history.n_bars
-    if market.fit_bars > before:
-        return Flag(
-            "not_held_out",
-            "warning",
-            f"These bars were not held out: the market was not split before them, so the scaling of features may be "
-            f"fitted on {market.fit_bars - before:,} of the {market.n_bars:,} bars tested, and the agent may have been "
-            "trained on them. Test on the later part of a split, and say trained_on.",
-        )
+def _training_unknown(results: BacktestResults) -> Flag | None:
+    """A training that nobody spoke of, whose bars the model may remember."""
+    if results.trained_on is not None:
+        return None
+    name = "seen_in_training_unknown"
+    if results.remembered is None:
+        text = "Not checked: whether the agent has seen these bars in training. Nothing says which it was trained on."
+        return Flag(name, "note", text)
+    first, last = (iso_date(end) for end in results.remembered)
     return Flag(
-        "seen_in_training_unknown",
+        name,
         "note",
-        "Not checked: whether the agent has seen these bars in training. Nothing says which bars it was trained on.",
+        f"Not checked: whether the agent learned from other bars too, or was chosen on these. It remembers the bars "
+        f"{first} to {last}, none of which are tested; trained_on says the rest.",
     )
+
+
+def _scaled_by_tested_bars(results: BacktestResults) -> Flag | None:
+    """Feature scaling that knows the bars that are tested."""
+    scaler, stamps = results.scaler, results.history.index.to_numpy()
+    if scaler is None or scaler.fitted_on is None:
+        return None
+    first, last = (np.datetime64(end) for end in scaler.fitted_on)
+    seen = int(_within(stamps, (first, last)).sum())
+    if not seen:
+        return None
+    return Flag(
+        "scaled_by_tested_bars",
+        "severe",
+        f"Scaled by tested bars: mean and standard deviation of the features were measured on {iso_date(first)} to "
+        f"{iso_date(last)}, and {seen:,} of the {len(stamps):,} bars tested are among them. So the agent sees what "
+        "nobody could have known then; hand in the training's scaling (scaler=), or test on the later part of a split.",
+    )
+
+
+def _within(stamps: npt.NDArray[Any], span: Span) -> npt.NDArray[np.bool_]:
+    return np.asarray((stamps >= span[0]) & (stamps <= span[1]))
 
 
 def _tried_before(results: BacktestResults) -> Flag | None:
@@ -179,6 +200,20 @@ def _optimistic_fills(results: BacktestResults) -> Flag | None:
         "severe",
         "Optimistic fills: orders fill at the very close that they were decided on (fill = 'close'). Nobody can trade "
         "like that; run again with 'next_open' before believing these figures.",
+    )
+
+
+def _level_features(results: BacktestResults) -> Flag | None:
+    """Features that know later splits and dividends."""
+    names = results.level_features
+    if not names:
+        return None
+    return Flag(
+        "level_features",
+        "severe",
+        f"Features that look ahead: {', '.join(names)}. They depend on the level of prices or volumes, and adjusted "
+        "prices and volumes know later splits and dividends. Use ratios, or data that are not adjusted "
+        "(data.adjusted: false).",
     )
 
 
@@ -368,8 +403,10 @@ def _follows_a_baseline(results: BacktestResults) -> Flag | None:
 
 _CHECKS: tuple[Callable[[BacktestResults], Flag | None], ...] = (
     _seen_in_training,
+    _scaled_by_tested_bars,
     _tried_before,
     _optimistic_fills,
+    _level_features,
     _ruined,
     _few_trades,
     _unfillable,

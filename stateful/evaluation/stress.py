@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -272,7 +271,6 @@ def _play(env: BatchTradingEnv, act: Act, steps: int, watched: npt.ArrayLike) ->
 def _play_agent(testing: BackTesting, env: BatchTradingEnv, watched: Any, progress: Progress | None) -> _Played:
     """Let the agent decide for all lanes at once."""
     agent, horizon = testing.agent, int(env.task.schedule.length or 1)
-    memory: dict[str, Any] = {}
     settings = getattr(agent, "config", None)
     if isinstance(settings, AgentConfig):
         import torch
@@ -283,18 +281,14 @@ def _play_agent(testing: BackTesting, env: BatchTradingEnv, watched: Any, progre
 
         set_random_seed(testing.env.seed_value)
 
-    def act(observation: Any, step: int) -> npt.NDArray[Any]:
-        nonlocal memory
-        if progress is not None:
-            progress(step * env.num_envs, horizon * env.num_envs)
-        actions: npt.NDArray[Any]
-        actions, state = agent.predict(observation, deterministic=testing.config.deterministic, **memory)
-        # A recurrent policy gets its own state back; lanes that start anew are not counted, so none is forgotten.
-        memory = {} if state is None else {"state": state, "episode_start": np.zeros(env.num_envs, bool)}
-        return actions
+    with testing.actor.acting_in(env) as decide:
 
-    acting_in = getattr(agent, "acting_in", nullcontext)
-    with acting_in(env):
+        def act(observation: Any, step: int) -> npt.NDArray[Any]:
+            if progress is not None:
+                progress(step * env.num_envs, horizon * env.num_envs)
+            actions: npt.NDArray[Any] = decide(observation)
+            return actions
+
         played = _play(env, act, horizon, watched)
     if progress is not None:
         progress(horizon * env.num_envs, horizon * env.num_envs)

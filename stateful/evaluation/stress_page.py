@@ -132,7 +132,7 @@ def _outcome(value: float) -> str:
 def _tiles(results: StressResults) -> str:
     base = results.base
     gains, wins = ((base[name] > LEVEL).mean() for name in ("total_return", "excess"))
-    sharpe, found, curve = base["sharpe"].median(), results.break_even().multiple, results.curve()["median"]
+    sharpe, found, curve = base["sharpe"].dropna().median(), results.break_even().multiple, results.curve()["median"]
     until = "0×" if curve.iloc[0] <= 0 else f"> {curve.index[-1]:g}×"
     tiles = [
         ("Return a year", percent(base["cagr"].median(), sign=True), "median of the start dates"),

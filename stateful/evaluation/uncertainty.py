@@ -186,9 +186,9 @@ def resample_accounts(
         The accounts in the same order, and the mean length of a block; None where nothing could be resampled.
     """
     bars = max(map(len, equities)) - 1
-    if periods_per_year is None:
-        return [Account(config.level, _NO_YEAR, {}) for _ in equities], None
     obstacles = [_obstacle(equity, bars) for equity in equities]
+    if periods_per_year is None:
+        return [Account(config.level, obstacle or _NO_YEAR, {}) for obstacle in obstacles], None
     usable = [equity for equity, obstacle in zip(equities, obstacles, strict=True) if obstacle is None]
     length = None
     columns: Iterator[dict[str, FloatArray]] = iter(())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -173,7 +174,7 @@ def test_an_agent_that_never_trades():
 
 @pytest.mark.parametrize("end", ["2020-01-03", "2020-01-10"])
 def test_a_period_of_days_and_one_symbol(end):
-    bars = market(0).select(["A"]).between("2020-01-01", end)
+    bars = replace(market(0).select(["A"]).between("2020-01-01", end), stated_periods=252.0)
     results = backtest(bars, ConstantAgent([1.0]), features=())
     page = page_of(results)
     assert any(text.startswith("Only one symbol") for text in page.said("li"))

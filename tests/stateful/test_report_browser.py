@@ -1,4 +1,4 @@
-"""The report in a real browser: no errors, no overlap, usable by keyboard, and quick to open."""
+"""The report in a real browser: no errors, no overlap, usable by keyboard."""
 
 from __future__ import annotations
 
@@ -156,20 +156,6 @@ def test_charts_are_drawn_when_they_come_near(tab, report):
     tab.run(f"{last}.scrollIntoView()")
     tab.wait(f"!!{last}.querySelector('.main-svg')")
     assert tab.problems == []
-
-
-def test_it_opens_in_under_two_seconds(browser, report):
-    """By the clock of the page's own thread, since other work on the machine is none of its business."""
-    seconds = []
-    for _ in range(2):
-        with browsing(browser) as fresh:
-            fresh.resize(*DESKTOP)
-            fresh.call("Performance.enable", timeDomain="threadTicks")
-            fresh.open(report)
-            fresh.wait("performance.getEntriesByName('ready').length === 1")
-            measured = fresh.call("Performance.getMetrics")["metrics"]
-            seconds.append(next(m["value"] for m in measured if m["name"] == "TaskDuration"))
-    assert min(seconds) < 2.0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -181,12 +181,15 @@ def test_a_period_seen_in_training_is_flagged_before_anything_else():
     alarm = page.head.index("class=alarm")
     assert alarm < page.head.index("<h1")
     assert f"<strong>This is not a test:</strong> {n} of its {n} bars (100.0%) lie in the period" in page.head
-    held_out = page_of(backtest(bars, RandomAgent(4), trained_on=("2010-01-01", "2015-01-01")))
+    _, later = bars.split(bars.timestamps[100])
+    small = {"portfolio_config": {"initial_cash": 1000.0}}  # orders of its size are filled
+    held_out = page_of(backtest(later, RandomAgent(4), small, trained_on=("2010-01-01", "2015-01-01")))
     assert "class=alarm" not in held_out.head and "This is not a test" not in held_out.body
 
 
 def test_warnings_are_on_top_and_what_was_not_checked_is_below():
-    found = backtest(market(0), RandomAgent(4), {"cost_config": {"fee_rate": 0.0, "slippage_rate": 0.0}})
+    _, later = market(0, n_bars=200).split(market(0, n_bars=200).timestamps[80])
+    found = backtest(later, RandomAgent(4), {"cost_config": {"fee_rate": 0.0, "slippage_rate": 0.0}})
     page = page_of(found)
     assert {flag.severity for flag in found.flags} == {"warning", "note"}
     for flag in found.flags:
