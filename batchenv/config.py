@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from batchenv.errors import ConfigError, did_you_mean, shown
@@ -452,6 +452,11 @@ class EnvConfig(ConfigModel):
         return self
 
 
+def _as_tuple(value: Any) -> Any:
+    """Return a list as a tuple; before pydantic 2.11 a union does not let one of its members be lax."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class DataOptions(ConfigModel):
     """How bars are read. The data themselves decide what is null; what they decide is in ``MarketData.notes``.
 
@@ -486,7 +491,7 @@ class DataOptions(ConfigModel):
     drop_empty: bool | None = None
     shape: Literal["long", "wide"] | None = None
     field_level: Literal[0, 1] | None = None
-    columns: dict[str, str] | Names | None = None
+    columns: Annotated[dict[str, str] | tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
     header: int | None = Field(None, ge=0, le=5)
     separator: str | None = Field(None, min_length=1, max_length=1)
     decimal: Literal[".", ","] | None = None

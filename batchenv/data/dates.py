@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import warnings
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -240,11 +241,15 @@ def _plain_iso(distinct: Any) -> Stamps | None:
     text = pd.Series(distinct)
     if pd.api.types.infer_dtype(text) != "string" or text.isin(["now", "today"]).any():
         return None
-    try:
-        parsed = pd.to_datetime(text, format="ISO8601")
-    except (ValueError, TypeError):
-        return None
-    return _of_datetimes(parsed) if pd.api.types.is_datetime64_any_dtype(parsed.dtype) else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # pandas 2 warns of several offsets, pandas 3 refuses them
+        try:
+            parsed = pd.to_datetime(text, format="ISO8601")
+        except (ValueError, TypeError, FutureWarning):
+            return None
+    if parsed.dt.tz is not None and not text.str.contains(_OFFSET).all():
+        return None  # pandas 2.2 gives a time without an offset that of the time before it
+    return _of_datetimes(parsed)
 
 
 def _refuse_compact(text: pd.Series[Any], column: str, origin: Origin, stated: str | None) -> None:
@@ -284,15 +289,22 @@ def _of_calendar_text(
 
 
 def _with_offsets(text: pd.Series[Any]) -> Stamps:
-    """Read ISO 8601 text in which some times have offsets."""
-    utc = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
-    parts = text.str.extract(r"[T ]\d.*?(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})?$")
+    """Read ISO 8601 text in which some times have offsets.
+
+    The offsets are read here: pandas 2.2 gives a time without one the offset of the time before it.
+    """
+    zoned = text.str.contains(_OFFSET, na=False)
+    clock = text.where(~zoned, text.str.replace(r"\s*(?:Z|[+-]\d{2}:?(?:\d{2})?)$", "", regex=True))
+    wall = pd.to_datetime(clock, format="ISO8601", errors="coerce")
+    parts = text.where(zoned).str.extract(r"(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})?$")
     hours, minutes = (pd.to_numeric(parts[name]).fillna(0.0) for name in ("hours", "minutes"))
     offset = (hours * 60 + minutes) * np.where(parts["sign"] == "-", -1, 1)
-    wall = utc + pd.to_timedelta(offset, unit="min")
-    names = [f"UTC{int(m) // 60:+03d}:{int(m) % 60:02d}" if m else "UTC" for m in offset.unique()]
-    bare = ~text.str.contains(_OFFSET, na=True).to_numpy(dtype=np.bool_)
-    return Stamps(_nanoseconds(wall), _nanoseconds(utc), True, tuple(names), _mixed(bare))
+    utc = wall - pd.to_timedelta(offset, unit="min")
+    names = [
+        f"UTC{'-' if m < 0 else '+'}{abs(int(m)) // 60:02d}:{abs(int(m)) % 60:02d}" if m else "UTC"
+        for m in offset[zoned].unique()
+    ]
+    return Stamps(_nanoseconds(wall), _nanoseconds(utc), True, tuple(names), _mixed((~zoned & wall.notna()).to_numpy()))
 
 
 def _of_days_and_months(
