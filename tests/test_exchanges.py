@@ -306,8 +306,8 @@ def test_times_without_a_zone_beside_times_with_one_are_refused() -> None:
             MarketData.from_frame(WAYS[way](frames))
         market = MarketData.from_frame(WAYS[way](frames), zone={"BARE": NEW_YORK})
         assert market.n_bars == 48 and market.has_bar.all()
-    one_offset = ["2024-03-04T09:00:00-05:00", "2024-03-04T10:00:00", "2024-03-04T11:00:00-05:00"]
-    with pytest.raises(MarketDataError, match="2024-03-04 10:00:00 has no time zone"):
+    one_offset = ["2024-03-04T09:00:00-05:00", "2024-03-04T14:30:00", "2024-03-04T11:00:00-05:00"]
+    with pytest.raises(MarketDataError, match="2024-03-04 14:30:00 has no time zone"):
         MarketData.from_frame(pd.DataFrame({"date": one_offset, "A": 1.0}))
     dates = {"NYSE": histories()["NYSE"], "DATES": histories()["NYSE"].tz_localize(None)}
     assert MarketData.from_frame(dates).has_bar.all()  # dates need no zone
