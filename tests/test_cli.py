@@ -195,7 +195,7 @@ def spoil(df: pd.DataFrame, name: str) -> pd.DataFrame:
     if name == "duplicated date":
         return pd.concat([df, df.tail(1)])
     if name == "unsorted dates":
-        return df.iloc[::-1]
+        return df.iloc[[1, 0, *range(2, len(df))]]
     df.loc[7, "open"] = {"nan price": np.nan, "negative price": -3.0}[name]
     return df
 
