@@ -227,8 +227,8 @@ class LaneParameters:
         sources += ["randomization.episode_length"] if drawn is not None else []
         for lane in np.flatnonzero(wrong)[:1].tolist():
             raise ConfigError(
-                f"{', '.join(sources)}: lane {lane}: an episode of {lengths[lane]} bars from bar {starts[lane]} does not "
-                f"fit; expected a start of at least {schedule.first} and an end of at most {schedule.final_bar}"
+                f"{', '.join(sources)}: lane {lane}: an episode of {lengths[lane]} bars from bar {starts[lane]} does "
+                f"not fit; expected a start of at least {schedule.first} and an end of at most {schedule.final_bar}"
             )
 
     def _check_margins(self) -> None:
