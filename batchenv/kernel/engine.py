@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Lock
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +40,10 @@ _WORTH = 1 << 16
 _BUSY = "another thread is stepping or resetting this environment; expected one thread at a time"
 _LOOKS = 20_000
 """How often the caller's thread looks whether the others are done with their last range, before it goes to sleep."""
+
+
+def _nobody() -> None:
+    """Stand in for a reference to an array that is gone."""
 
 
 class Engine:
@@ -109,7 +115,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(threads - 1, "batchenv") if threads > 1 else None
         self._others: list[Future[None]] = []
         self._turn = Lock()  # compiled code runs without the interpreter's
-        self._stranger: Any = None
+        self._stranger: Callable[[], Any] = _nobody
 
     @property
     def out(self) -> state.StepOutput:
@@ -209,10 +215,10 @@ class Engine:
         base = array.base
         if base is None:  # its memory is its own
             return any(array is own for own in self._observations)
-        if base is self._stranger:  # another row of the same buffer, most likely
+        if base is self._stranger():  # another row of the same buffer, most likely
             return False
         if isinstance(base, np.ndarray) and not self._overlaps(*byte_bounds(base)):
-            self._stranger = base
+            self._stranger = ref(base)
             return False
         return self._overlaps(*byte_bounds(array))
 
@@ -261,7 +267,7 @@ class Engine:
             "_work": [],
             "_pinned": [],
             "_turn": None,
-            "_stranger": None,
+            "_stranger": _nobody,
         }
 
     def __setstate__(self, state_: dict[str, Any]) -> None:
