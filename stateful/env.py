@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = npt.NDArray[np.float64]
+ROUNDING = 1e-12
+"""What is left of an account by rounding alone, as a fraction of its highest equity (rule 7.1)."""
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
@@ -143,7 +145,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         self._peak = max(self._peak, equity)
         self._max_drawdown = max(self._max_drawdown, 1.0 - equity / self._peak)
 
-        terminated = equity <= self._ruin  # 7.1
+        terminated = equity <= self._ruin + ROUNDING * self._peak  # 7.1
         truncated = self.bar == self.end  # 7.2
         self._running = not (terminated or truncated)
         reward = self._reward(RewardStep(equity_before, equity, self._peak, self._turnover, account.step.costs))
@@ -185,7 +187,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         account = Portfolio(self.market.symbols, cash, terms, record=record)
         self._portfolio = account
         self._allowed = values.tradable[0]
-        self._ruin = (settings.bankruptcy_fraction * (1 + 1e-9) + 1e-12) * cash
+        self._ruin = settings.bankruptcy_fraction * (1 + 1e-9) * cash
         self._peak = cash
         self._turnover = self._max_drawdown = self._reward_sum = self._turnover_sum = 0.0
         self._reward.reset(cash)

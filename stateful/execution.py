@@ -30,6 +30,8 @@ Bools = npt.NDArray[np.bool_]
 
 TOLERANCE = 1e-9
 """Rounding that rules 3.4 to 3.6 forgive, as a fraction."""
+EPSILON = 1.001 * 2.0**-22
+"""What float32 cannot tell from a whole position, as a fraction of it (rules 2.3 and 3.2)."""
 LOT_TOLERANCE = 1e-3
 """Rounding that rule 3.5 forgives at most, in lots."""
 RESIDUE = 1e-12
@@ -138,12 +140,12 @@ def permitted_orders(orders: Floats, shares: Floats, quotes: Quotes, terms: Term
 def split_orders(orders: Floats, shares: Floats, prices: Floats, terms: Terms) -> Parts:
     """Split orders into what reduces a position and what increases exposure (rule 3.2).
 
-    The reducing part comes out final: in lots (3.5) and dropped where it is too small (3.6), unless it closes the
+    An order that leaves next to nothing of the position, or passes it by next to nothing, closes it. The reducing part comes out final: in lots (3.5) and dropped where it is too small (3.6), unless it closes the
     whole position.
     """
     sign, size = np.sign(orders), np.abs(orders)
     held = np.maximum(-sign * shares, 0.0)  # against the order; 0 where the position has its direction
-    size = np.where(np.abs(size - held) <= TOLERANCE * held, held, size)
+    size = np.where(np.abs(size - held) <= EPSILON * held, held, size)
     reduce = np.minimum(size, held)
     increase = size - reduce
     if terms.has_lots or terms.min_notional > 0:

@@ -14,8 +14,8 @@ import numpy as np
 from batchenv.kernel.jit import inlined
 
 ROUNDING = 1e-9
-HELD = 2.0**-22
-"""Rule 2.3: a target weight this close to the weight held, as a fraction of it, is the weight held."""
+SAME = 1.001 * 2.0**-22
+"""Rules 2.3 and 3.2: an action in float32 cannot tell a position from one that differs by this fraction of it."""
 RESIDUE = 1e-12
 LOT_ROUNDING = 1e-3
 
@@ -58,7 +58,7 @@ def weight_scale(gross: float, leverage: float) -> float:
 def target_order(value: float, inverse: float, held: float) -> float:
     """Rules 2.2 and 2.3, `weights`: shares that take a position from ``held`` to ``value`` at the mark."""
     order = value * inverse - held
-    return order if abs(order) > HELD * abs(held) else 0.0
+    return order if abs(order) > SAME * abs(held) else 0.0
 
 
 # --- 3 Fill -----------------------------------------------------------------------------------------------------
@@ -66,8 +66,8 @@ def target_order(value: float, inverse: float, held: float) -> float:
 
 @inlined
 def permitted_sale(order: float, held: float) -> float:
-    """Rules 3.1 and 3.2: without shorts a sell is limited to the shares held, and one that comes close sells all."""
-    return order if order > -held * (1.0 - ROUNDING) else -held
+    """Rules 3.1 and 3.2: without shorts a sell is limited to the shares held; one that leaves next to none sells all."""
+    return order if order + held > SAME * held else -held
 
 
 @inlined
@@ -86,7 +86,7 @@ def sizeable(order: float, inverse: float, equity: float) -> float:
 @inlined
 def closing(order: float, held: float) -> float:
     """Rule 3.2: the order, made to close the position when it comes close to that."""
-    return -held if order * held < 0.0 and abs(order + held) <= ROUNDING * abs(held) else order
+    return -held if order * held < 0.0 and abs(order + held) <= SAME * abs(held) else order
 
 
 @inlined
@@ -245,9 +245,9 @@ def called(equity: float, gross: float, maintenance: float) -> bool:
 
 
 @inlined
-def ruined(equity: float, fraction: float, initial_cash: float) -> bool:
+def ruined(equity: float, fraction: float, initial_cash: float, peak: float) -> bool:
     """Rule 7.1: whether the account is bankrupt."""
-    return equity <= (fraction * (1.0 + ROUNDING) + RESIDUE) * initial_cash
+    return equity <= fraction * (1.0 + ROUNDING) * initial_cash + RESIDUE * peak
 
 
 @inlined

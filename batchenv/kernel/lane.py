@@ -78,7 +78,8 @@ def finish_lane(i: int, world: World, lanes: Lanes, out: StepOutput) -> None:
     """Rules 7.1 and 7.2: say whether the step was the last."""
     after = lanes.equity[i]
     lanes.peak[i] = max(lanes.peak[i], after)
-    out.terminated[i] = accounting.ruined(after, world.rules.bankruptcy_fraction, world.parameters.initial_cash[i])
+    fraction, initial_cash = world.rules.bankruptcy_fraction, world.parameters.initial_cash[i]
+    out.terminated[i] = accounting.ruined(after, fraction, initial_cash, lanes.peak[i])
     out.truncated[i] = lanes.bar[i] >= lanes.end[i]
 
 

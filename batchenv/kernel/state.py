@@ -126,7 +126,7 @@ class Lanes(NamedTuple):
     equity: F64x1  # [N] money, at the mark of `bar`
     peak: F64x1  # [N] money, highest equity of the episode
     entry: F64x2  # [N, W] average entry price; [N, 0] when nothing looks at it
-    moments: F64x2  # [N, 2] A and B of the differential Sharpe ratio
+    moments: F64x2  # [N, 2] A and V of the differential Sharpe ratio
     margin_call: Boolx1  # [N]
     bar: I64x1  # [N]
     start: I64x1  # [N] first bar of the episode
