@@ -140,8 +140,8 @@ def permitted_orders(orders: Floats, shares: Floats, quotes: Quotes, terms: Term
 def split_orders(orders: Floats, shares: Floats, prices: Floats, terms: Terms) -> Parts:
     """Split orders into what reduces a position and what increases exposure (rule 3.2).
 
-    An order that leaves next to nothing of the position, or passes it by next to nothing, closes it. The reducing part comes out final: in lots (3.5) and dropped where it is too small (3.6), unless it closes the
-    whole position.
+    An order that leaves next to nothing of the position, or passes it by next to nothing, closes it. The reducing
+    part comes out final: in lots (3.5) and dropped where it is too small (3.6), unless it closes the whole position.
     """
     sign, size = np.sign(orders), np.abs(orders)
     held = np.maximum(-sign * shares, 0.0)  # against the order; 0 where the position has its direction

@@ -66,7 +66,7 @@ def target_order(value: float, inverse: float, held: float) -> float:
 
 @inlined
 def permitted_sale(order: float, held: float) -> float:
-    """Rules 3.1 and 3.2: without shorts a sell is limited to the shares held; one that leaves next to none sells all."""
+    """Rules 3.1 and 3.2: without shorts a sell is limited to what is held; what leaves next to none sells all."""
     return order if order + held > SAME * held else -held
 
 

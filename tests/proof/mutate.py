@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 SUITE = [
     "tests/test_differential.py",
     "tests/proof/test_exact.py",
+    "tests/proof/test_examples.py",
     "tests/proof/test_fuzz.py",
     "-k",
     "not small_world and not cover",
@@ -47,13 +48,13 @@ MUTANTS = [
     Mutant("marked a bar too early", "plain", "settle_orders(i, t + 1, row, market.mark", "settle_orders(i, t, row, market.mark"),
     Mutant("marked a bar too early (full)", "full", "holdings[i, s] * mark[bar, s]", "holdings[i, s] * mark[bar - 1, s]"),
     Mutant("fill a bar too late", "setup", "[1:]\n    fill[np.isnan", "[:-1]\n    fill[np.isnan"),
-    Mutant("sells not limited to holdings", "accounting", "return order if order > -held * (1.0 - ROUNDING) else -held", "return order"),
-    Mutant("sells limited to half", "accounting", "return order if order > -held * (1.0 - ROUNDING) else -held", "return order if order > -held else -0.5 * held"),
+    Mutant("sells not limited to holdings", "accounting", "return order if order + held > SAME * held else -held", "return order"),
+    Mutant("sells limited to half", "accounting", "return order if order + held > SAME * held else -held", "return order if order > -held else -0.5 * held"),
     Mutant("no clipping of actions", "accounting", "return at_least if at_least < high else high", "return at_least"),
     Mutant("trade limit ignored", "lane", "value = rules.trade_limit * equity", "value = equity"),
     Mutant("weights not scaled down", "accounting", "return 1.0 / max(1.0, gross / leverage)", "return 1.0"),
     Mutant("weights always scaled to one", "accounting", "return 1.0 / max(1.0, gross / leverage)", "return 1.0 / gross if gross > 0.0 else 1.0"),
-    Mutant("the weight held is no hold", "accounting", "return order if abs(order) > HELD * abs(held) else 0.0", "return order"),
+    Mutant("the weight held is no hold", "accounting", "return order if abs(order) > SAME * abs(held) else 0.0", "return order"),
     Mutant("weights forget what is held", "accounting", "order = value * inverse - held", "order = value * inverse"),
     Mutant("minimum fee taken as a maximum", "accounting", "min(max(minimum, fixed + variable), most)", "min(min(minimum, fixed + variable), most)"),
     Mutant("fixed fee forgotten", "accounting", "max(minimum, fixed + variable)", "max(minimum, variable)"),
@@ -92,8 +93,19 @@ MUTANTS = [
     Mutant("average entry without the old", "accounting", "(held * average + added * paid) / total", "paid"),
     Mutant("flip keeps the old entry", "full", "kept = 0.0 if reduce == size else size", "kept = size"),
     Mutant("short profit has the wrong sign", "accounting", "1.0 - mark / average", "mark / average - 1.0"),
-    Mutant("bankrupt lanes play on", "accounting", "return equity <= (fraction * (1.0 + ROUNDING) + RESIDUE) * initial_cash", "return equity < 0.0 * initial_cash"),
-    Mutant("bankruptcy of the wrong lane", "lane", "world.parameters.initial_cash[i])", "world.parameters.initial_cash[0])"),
+    Mutant("bankrupt lanes play on", "accounting", "return equity <= fraction * (1.0 + ROUNDING) * initial_cash + RESIDUE * peak", "return equity < 0.0 * initial_cash"),
+    Mutant("bankruptcy of the wrong lane", "lane", "world.parameters.initial_cash[i]\n", "world.parameters.initial_cash[0]\n"),
+    Mutant("rounding measured by the initial cash", "accounting", "+ RESIDUE * peak", "+ RESIDUE * initial_cash"),
+    Mutant("next to all is not all (cash account)", "accounting", "return order if order + held > SAME * held else -held", "return order if order > -held else -held"),
+    Mutant("next to all is not all", "accounting", "abs(order + held) <= SAME * abs(held) else order", "abs(order + held) <= ROUNDING * abs(held) else order"),
+    Mutant("a little more than all turns the position over", "accounting", "abs(order + held) <= SAME * abs(held) else order", "0.0 <= abs(held) - abs(order) <= SAME * abs(held) else order"),
+    Mutant("a little less than all leaves a rest", "accounting", "abs(order + held) <= SAME * abs(held) else order", "0.0 <= abs(order) - abs(held) <= SAME * abs(held) else order"),
+    Mutant("float32 is taken for finer than it is", "accounting", "SAME = 1.001 * 2.0**-22", "SAME = 2.0**-23"),
+    Mutant("float32 is taken for coarser than it is", "accounting", "SAME = 1.001 * 2.0**-22", "SAME = 2.0**-20"),
+    Mutant("liquidation of no size", "full", "work.order[row, s] = accounting.sizeable(-holdings[i, s], inverse[t, s], equity)", "work.order[row, s] = -holdings[i, s]"),
+    Mutant("variance below rounding counts", "rewards", "if variance <= _LEAST_VARIANCE * (1.0 + mean * mean + variance):", "if variance <= 0.0:"),
+    Mutant("variance measured by 1 alone", "rewards", "if variance <= _LEAST_VARIANCE * (1.0 + mean * mean + variance):", "if variance <= _LEAST_VARIANCE:"),
+    Mutant("variance without the decay of its own", "rewards", "(1.0 - eta) * (variance + eta * change * change)", "variance + eta * (change * change - variance)"),
     Mutant("episode a bar too long", "lane", "lanes.bar[i] >= lanes.end[i]", "lanes.bar[i] > lanes.end[i]"),
     Mutant("reward of the wrong base", "rewards", "return after / before - 1.0", "return 1.0 - before / after"),
     Mutant("turnover of the initial cash", "full", "traded / lanes.equity[i]", "traded / world.parameters.initial_cash[i]"),
@@ -106,7 +118,7 @@ MUTANTS = [
 
 def run(mutant: Mutant | None, folder: Path) -> tuple[bool, float]:
     """Run the suite on a copy with a mutant in it, or without one; return whether it passed, and the seconds."""
-    for package in ("batchenv", "stateful", "tests", "setup.cfg"):
+    for package in ("batchenv", "stateful", "tests", "docs", "setup.cfg"):
         source = ROOT / package
         if source.is_dir():
             shutil.copytree(source, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
