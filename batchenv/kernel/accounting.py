@@ -66,8 +66,8 @@ def target_order(value: float, inverse: float, held: float) -> float:
 
 @inlined
 def permitted_sale(order: float, held: float) -> float:
-    """Rules 3.1 and 3.2: without shorts a sell is limited to what is held; what leaves next to none sells all."""
-    return order if order + held > SAME * held else -held
+    """Rule 3.1: without shorts a sell is limited to the shares held."""
+    return order if order > -held else -held
 
 
 @inlined
@@ -84,9 +84,11 @@ def sizeable(order: float, inverse: float, equity: float) -> float:
 
 
 @inlined
-def closing(order: float, held: float) -> float:
-    """Rule 3.2: the order, made to close the position when it comes close to that."""
-    return -held if order * held < 0.0 and abs(order + held) <= SAME * abs(held) else order
+def closing(order: float, held: float, price: float, equity: float) -> float:
+    """Rule 3.2: the order, made to close the position where it leaves next to nothing of it."""
+    rest = abs(order + held) * price
+    next_to_nothing = rest <= SAME * abs(held) * price or rest <= RESIDUE * equity
+    return -held if order * held < 0.0 and next_to_nothing else order
 
 
 @inlined

@@ -100,7 +100,7 @@ def decide_orders(i: int, row: int, t: int, actions: F32, world: World, lanes: L
 
 @inlined
 def permit_orders(i: int, row: int, bar: int, world: World, lanes: Lanes, work: Work) -> None:
-    """Rules 1.4 and 3.1: cut the orders to what may trade."""
+    """Rules 1.4 and 3.1: cut the orders to what may trade at most."""
     rules, volume, holdings = world.rules, world.market.volume, lanes.holdings
     tradable: Bool = world.parameters.tradable
     if tradable.shape[1] > 0:
@@ -118,9 +118,10 @@ def permit_orders(i: int, row: int, bar: int, world: World, lanes: Lanes, work: 
 def part_orders(i: int, row: int, t: int, world: World, lanes: Lanes, work: Work) -> None:
     """Rules 1.4, 3.2, 3.5 and 3.6: part the orders, the reducing parts in their final size."""
     fill, costs, least, holdings = world.market.fill, world.costs, world.rules.min_notional, lanes.holdings
+    equity = lanes.equity[i]
     for s in range(padded(work.order.shape[1])):
         held, price = holdings[i, s], fill[t, s]
-        order = accounting.closing(work.order[row, s] if price > 0.0 else 0.0, held)
+        order = accounting.closing(work.order[row, s] if price > 0.0 else 0.0, held, price, equity)
         reduce = accounting.reducing_part(order, held)
         whole = accounting.whole_lots(reduce, costs.lot[s], costs.per_lot[s])
         in_lots = accounting.large_enough(whole, price, least)

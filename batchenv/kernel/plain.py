@@ -16,14 +16,15 @@ BLOCK = VECTOR
 
 
 @inlined
-def permit_orders(i: int, t: int, row: int, fill: F64, holdings: F64, work: Work) -> None:
-    """Rules 1.4 and 3.1: cut the orders in ``row`` to what may trade, and add up what they sell and buy."""
+def permit_orders(i: int, t: int, row: int, fill: F64, holdings: F64, equity: float, work: Work) -> None:
+    """Rules 1.4, 3.1 and 3.2: cut the orders in ``row`` to what may trade, and add up what they sell and buy."""
     sold = 0.0
     bought = 0.0
     for s in range(padded(work.order.shape[1])):
-        kept = accounting.permitted_sale(work.order[row, s], holdings[i, s])
-        order = kept if fill[t, s] > 0.0 else 0.0
-        value = order * fill[t, s]
+        held, price = holdings[i, s], fill[t, s]
+        kept = accounting.closing(accounting.permitted_sale(work.order[row, s], held), held, price, equity)
+        order = kept if price > 0.0 else 0.0
+        value = order * price
         work.order[row, s] = order
         sold += accounting.positive(-value)
         bought += accounting.positive(value)
@@ -102,7 +103,7 @@ def advance_block(
             lane.fetch_lane(i + lane.AHEAD, world, lanes, observation)
         t = lanes.bar[i]
         lane.size_orders(i, t, actions, market.inverse, lanes.holdings, rules, lanes.equity[i], 1.0, work.order[row])
-        permit_orders(i, t, row, market.fill, lanes.holdings, work)
+        permit_orders(i, t, row, market.fill, lanes.holdings, lanes.equity[i], work)
     pay_orders(first, size, world, lanes, out, work)
     for row in range(size):
         i = first + row

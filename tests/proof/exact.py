@@ -24,7 +24,7 @@ ONE, ZERO = Fraction(1), Fraction(0)
 TOLERANCE = Fraction(1, 10**9)  # 3.4, 3.5, 3.6, 5.2, 6.3, 7.1
 EPSILON = Fraction(1001, 1000) / 2**22  # 2.3, 3.2
 LOT_TOLERANCE = Fraction(1, 10**3)  # 3.5
-RESIDUE = Fraction(1, 10**12)  # 2.3, 3.4, 7.1
+RESIDUE = Fraction(1, 10**12)  # 2.3, 3.2, 3.4, 7.1
 NANOSECONDS_PER_YEAR = 365 * 24 * 60 * 60 * 10**9  # 1.5
 
 
@@ -190,7 +190,8 @@ class ExactAccount:
             if self.participation_limit is not None:
                 most = self.participation_limit * volume[s]
                 o = min(max(o, -most), most)
-            if h * o < 0 and abs(o + h) <= EPSILON * abs(h):  # 3.2
+            rest = abs(o + h)
+            if h * o < 0 and (rest <= EPSILON * abs(h) or rest * price[s] <= RESIDUE * self.equity):  # 3.2
                 o = -h
             sign[s] = Fraction((o > 0) - (o < 0))
             reduce[s] = r = min(abs(o), abs(h)) if h * o < 0 else ZERO  # 3.2
