@@ -1,4 +1,4 @@
-"""The plain rules: a cash account with proportional costs and nothing overnight, which most training runs use.
+"""The plain rules: a cash account with proportional costs and no interest, which most training runs use.
 
 A shorter way to the same numbers as ``full``: sums over symbols are kept at fill prices and charged once. Lanes are
 taken by the block: what is one number per lane becomes a short loop over the block, for which the compiler uses vector
@@ -7,9 +7,9 @@ instructions as it does for loops over symbols, and which no lane's chain of sum
 
 from __future__ import annotations
 
-from batchenv.kernel import accounting, lane
+from batchenv.kernel import accounting, lane, night
 from batchenv.kernel.jit import inlined, padded, place
-from batchenv.kernel.state import F32, F64, VECTOR, Lanes, StepOutput, Work, World
+from batchenv.kernel.state import CLOSE, F32, F64, VECTOR, Lanes, StepOutput, Work, World
 
 BLOCK = VECTOR
 """Lanes in a block; few enough for their orders to stay in the first cache."""
@@ -85,6 +85,17 @@ def settle_orders(i: int, t: int, row: int, mark: F64, holdings: F64, work: Work
 
 
 @inlined
+def value_positions(i: int, t: int, row: int, mark: F64, holdings: F64, work: Work) -> float:
+    """Rule 6.1: write the positions' values at the mark of ``t`` into ``row``, and return their sum."""
+    positions = 0.0
+    for s in range(padded(work.order.shape[1])):
+        value = holdings[i, s] * mark[t, s]
+        work.order[row, s] = value
+        positions += value
+    return positions
+
+
+@inlined
 def advance_block(
     first: int,
     stop: int,
@@ -97,12 +108,15 @@ def advance_block(
 ) -> None:
     """Take the lanes from ``first``, a block of them or as many as there are before ``stop``, from bar t to t+1."""
     market, rules, size = world.market, world.rules, min(work.order.shape[0], stop - first)
+    at_close = rules.fill_time == CLOSE
     for row in range(size):
         i = first + row
         if i + lane.AHEAD < stop:
             lane.fetch_lane(i + lane.AHEAD, world, lanes, observation)
         t = lanes.bar[i]
         lane.size_orders(i, t, actions, market.inverse, lanes.holdings, rules, lanes.equity[i], 1.0, work.order[row])
+        if market.events[t] and not at_close:
+            lanes.cash[i] += night.pass_events(i, row, t, world, lanes, work)
         permit_orders(i, t, row, market.fill, lanes.holdings, lanes.equity[i], work)
     pay_orders(first, size, world, lanes, out, work)
     for row in range(size):
@@ -110,7 +124,11 @@ def advance_block(
         t = lanes.bar[i]
         if rules.track_entry:
             enter_positions(i, t, row, market.fill, world.parameters.slippage_rate[i, 0], lanes, work)
-        lanes.equity[i] = lanes.cash[i] + settle_orders(i, t + 1, row, market.mark, lanes.holdings, work)
+        positions = settle_orders(i, t + 1, row, market.mark, lanes.holdings, work)
+        if market.events[t] and at_close:
+            lanes.cash[i] += night.pass_events(i, row, t, world, lanes, work)
+            positions = value_positions(i, t + 1, row, market.mark, lanes.holdings, work)
+        lanes.equity[i] = lanes.cash[i] + positions
         lanes.bar[i] = t + 1
     for row in range(size):
         lane.finish_lane(place(first + row), world, lanes, out)

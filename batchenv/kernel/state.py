@@ -58,6 +58,7 @@ class Market(NamedTuple):
     last_bar: I64x1  # [W] bar after which the symbol is delisted; T where it is not
     acts: Boolx1  # [T] whether the bar has a split or a dividend
     ends: Boolx1  # [T] whether the bar is the last of a symbol that is delisted
+    events: Boolx1  # [T] whether a split, a dividend or a delisting lies between the bar and the next
 
 
 class Rules(NamedTuple):
