@@ -33,6 +33,12 @@ def positive(value: float) -> float:
     return value if value > 0.0 else 0.0
 
 
+@inlined
+def negative(value: float) -> float:
+    """Return ``value`` where it is below 0, else 0."""
+    return value if value < 0.0 else 0.0
+
+
 # --- 2 Decide ---------------------------------------------------------------------------------------------------
 
 
@@ -84,11 +90,19 @@ def sizeable(order: float, inverse: float, equity: float) -> float:
 
 
 @inlined
-def closing(order: float, held: float, price: float, equity: float) -> float:
-    """Rule 3.2: the order, made to close the position where it leaves next to nothing of it."""
-    rest = abs(order + held) * price
-    next_to_nothing = rest <= SAME * abs(held) * price or rest <= RESIDUE * equity
-    return -held if order * held < 0.0 and next_to_nothing else order
+def closing(order: float, held: float, price: float, tiny: float) -> float:
+    """Rule 3.2: the order, made to close the position where it leaves next to nothing; ``tiny`` is money of no size."""
+    rest = abs(order + held)
+    nothing_left = rest <= SAME * abs(held) or rest * price <= tiny
+    return -held if order * held < 0.0 and nothing_left else order
+
+
+@inlined
+def sale_of_held(order: float, held: float, price: float, tiny: float) -> float:
+    """Rules 3.1 and 3.2 at once for an account without shorts: `permitted_sale`, then `closing`."""
+    rest = order + held
+    nothing_left = rest <= SAME * held or rest * price <= tiny
+    return -held if order < 0.0 and nothing_left else order
 
 
 @inlined

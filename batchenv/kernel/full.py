@@ -118,10 +118,10 @@ def permit_orders(i: int, row: int, bar: int, world: World, lanes: Lanes, work: 
 def part_orders(i: int, row: int, t: int, world: World, lanes: Lanes, work: Work) -> None:
     """Rules 1.4, 3.2, 3.5 and 3.6: part the orders, the reducing parts in their final size."""
     fill, costs, least, holdings = world.market.fill, world.costs, world.rules.min_notional, lanes.holdings
-    equity = lanes.equity[i]
+    tiny = accounting.RESIDUE * lanes.equity[i]
     for s in range(padded(work.order.shape[1])):
         held, price = holdings[i, s], fill[t, s]
-        order = accounting.closing(work.order[row, s] if price > 0.0 else 0.0, held, price, equity)
+        order = accounting.closing(work.order[row, s] if price > 0.0 else 0.0, held, price, tiny)
         reduce = accounting.reducing_part(order, held)
         whole = accounting.whole_lots(reduce, costs.lot[s], costs.per_lot[s])
         in_lots = accounting.large_enough(whole, price, least)
@@ -338,7 +338,8 @@ def advance_block(
     for row in range(size):
         i = first + row
         if i + work.order.shape[0] < stop:
-            lane.fetch_lane(i + work.order.shape[0], world, lanes, observation)
+            lane.fetch_lane(i + work.order.shape[0], world, lanes)
+            lane.fetch_observation(i + work.order.shape[0], world, lanes, observation)
             fetch_lane(i + work.order.shape[0], actions, world, lanes)
         decide_orders(i, row, lanes.bar[i], actions, world, lanes, work)
         out.equity_before[i] = lanes.equity[i]

@@ -29,14 +29,19 @@ AHEAD = 4
 
 
 @inlined
-def fetch_lane(i: int, world: World, lanes: Lanes, observation: F32) -> None:
-    """Ask for what the step of lane ``i`` reads and writes."""
+def fetch_lane(i: int, world: World, lanes: Lanes) -> None:
+    """Ask for the prices and shares that the step of lane ``i`` reads."""
     t = lanes.bar[i]
     prefetch_row(world.market.inverse, t, LINE_F64)
     prefetch_row(world.market.fill, t, LINE_F64)
     prefetch_row(world.market.mark, t + 1, LINE_F64)
-    prefetch_row(world.market.features, t + 1, LINE_F32)
     prefetch_row(lanes.holdings, i, LINE_F64)
+
+
+@inlined
+def fetch_observation(i: int, world: World, lanes: Lanes, observation: F32) -> None:
+    """Ask for what the observation of lane ``i`` after its step is copied from and to."""
+    prefetch_row(world.market.features, lanes.bar[i] + 1, LINE_F32)
     prefetch_row(observation, i, LINE_F32)
 
 

@@ -18,17 +18,16 @@ BLOCK = VECTOR
 @inlined
 def permit_orders(i: int, t: int, row: int, fill: F64, holdings: F64, equity: float, work: Work) -> None:
     """Rules 1.4, 3.1 and 3.2: cut the orders in ``row`` to what may trade, and add up what they sell and buy."""
-    sold = 0.0
-    bought = 0.0
+    sold, bought, tiny = 0.0, 0.0, accounting.RESIDUE * equity
     for s in range(padded(work.order.shape[1])):
-        held, price = holdings[i, s], fill[t, s]
-        kept = accounting.closing(accounting.permitted_sale(work.order[row, s], held), held, price, equity)
+        price = fill[t, s]
+        kept = accounting.sale_of_held(work.order[row, s], holdings[i, s], price, tiny)
         order = kept if price > 0.0 else 0.0
         value = order * price
         work.order[row, s] = order
-        sold += accounting.positive(-value)
+        sold += accounting.negative(value)
         bought += accounting.positive(value)
-    work.sold[row] = sold
+    work.sold[row] = -sold
     work.bought[row] = bought
 
 
@@ -85,14 +84,28 @@ def settle_orders(i: int, t: int, row: int, mark: F64, holdings: F64, work: Work
 
 
 @inlined
-def value_positions(i: int, t: int, row: int, mark: F64, holdings: F64, work: Work) -> float:
-    """Rule 6.1: write the positions' values at the mark of ``t`` into ``row``, and return their sum."""
-    positions = 0.0
-    for s in range(padded(work.order.shape[1])):
-        value = holdings[i, s] * mark[t, s]
-        work.order[row, s] = value
-        positions += value
-    return positions
+def pass_events(first: int, size: int, world: World, lanes: Lanes, work: Work) -> None:
+    """Rules 4.2 to 4.4: the lanes of the block whose bar is followed by a split, a dividend or a delisting."""
+    for row in range(size):
+        i = first + row
+        t = lanes.bar[i]
+        if world.market.events[t]:
+            lanes.cash[i] += night.pass_events(i, row, t, world, lanes, work)
+
+
+@inlined
+def value_positions(first: int, size: int, world: World, lanes: Lanes, work: Work) -> None:
+    """Rule 6.1: value the positions of the same lanes again, after the night that followed their fills."""
+    mark, holdings = world.market.mark, lanes.holdings
+    for row in range(size):
+        i = first + row
+        t, positions = lanes.bar[i], 0.0
+        if world.market.events[t]:
+            for s in range(padded(work.order.shape[1])):
+                value = holdings[i, s] * mark[t + 1, s]
+                work.order[row, s] = value
+                positions += value
+            lanes.equity[i] = lanes.cash[i] + positions
 
 
 @inlined
@@ -108,28 +121,32 @@ def advance_block(
 ) -> None:
     """Take the lanes from ``first``, a block of them or as many as there are before ``stop``, from bar t to t+1."""
     market, rules, size = world.market, world.rules, min(work.order.shape[0], stop - first)
-    at_close = rules.fill_time == CLOSE
+    at_close, eventful = rules.fill_time == CLOSE, False
     for row in range(size):
         i = first + row
         if i + lane.AHEAD < stop:
-            lane.fetch_lane(i + lane.AHEAD, world, lanes, observation)
+            lane.fetch_lane(i + lane.AHEAD, world, lanes)
         t = lanes.bar[i]
         lane.size_orders(i, t, actions, market.inverse, lanes.holdings, rules, lanes.equity[i], 1.0, work.order[row])
-        if market.events[t] and not at_close:
-            lanes.cash[i] += night.pass_events(i, row, t, world, lanes, work)
-        permit_orders(i, t, row, market.fill, lanes.holdings, lanes.equity[i], work)
+        eventful = eventful or market.events[t]
+    if eventful and not at_close:
+        pass_events(first, size, world, lanes, work)
+    for row in range(size):
+        i = first + row
+        lane.fetch_observation(i, world, lanes, observation)
+        permit_orders(i, lanes.bar[i], row, market.fill, lanes.holdings, lanes.equity[i], work)
     pay_orders(first, size, world, lanes, out, work)
     for row in range(size):
         i = first + row
         t = lanes.bar[i]
         if rules.track_entry:
             enter_positions(i, t, row, market.fill, world.parameters.slippage_rate[i, 0], lanes, work)
-        positions = settle_orders(i, t + 1, row, market.mark, lanes.holdings, work)
-        if market.events[t] and at_close:
-            lanes.cash[i] += night.pass_events(i, row, t, world, lanes, work)
-            positions = value_positions(i, t + 1, row, market.mark, lanes.holdings, work)
-        lanes.equity[i] = lanes.cash[i] + positions
-        lanes.bar[i] = t + 1
+        lanes.equity[i] = lanes.cash[i] + settle_orders(i, t + 1, row, market.mark, lanes.holdings, work)
+    if eventful and at_close:
+        pass_events(first, size, world, lanes, work)
+        value_positions(first, size, world, lanes, work)
+    for row in range(size):
+        lanes.bar[first + row] += 1
     for row in range(size):
         lane.finish_lane(place(first + row), world, lanes, out)
     lane.reward_lanes(first, first + size, rules, lanes, out)
