@@ -42,6 +42,10 @@ class CausalityError(BatchenvError, AssertionError):
     """A feature or an environment uses bars that are not known yet."""
 
 
+class CausalityWarning(UserWarning):
+    """Something could not be looked at when look-ahead was searched for."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` when a known name is close to ``name``, else an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

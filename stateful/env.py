@@ -80,6 +80,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         self._reward = make_reward(self.config.reward_config, self.market.periods_per_year)
         self._parts, self._size = self.task.layout.parts, self.task.layout.size
         self._history: History | None = None
+        self._decided: Floats = np.zeros(self.market.n_symbols)
         self._ruin = self._turnover = 0.0
         self._peak = self._max_drawdown = self._reward_sum = self._turnover_sum = 0.0
         self._open_account()
@@ -136,6 +137,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         if account.margin_call:
             orders, kind = -account.positions.shares, "margin_call"  # 2.4
         orders = sizeable_orders(orders, self._marks[bar], equity_before)
+        self._decided = orders.copy()
         account.open_step(bar)
         self._play_bar(orders, quotes, kind)
         self._turnover = account.turnover
@@ -252,6 +254,11 @@ class StatefulTradingEnv(BaseTradingEnv):
     def holdings(self) -> Floats:
         """Shares held, negative when short, float64 ``[symbols]``, a copy."""
         return self._portfolio.holdings
+
+    @property
+    def decided(self) -> Floats:
+        """Orders that the last step decided at the bar before, in shares (rule 2), float64 ``[symbols]``, a copy."""
+        return self._decided.copy()
 
     @property
     def history(self) -> pd.DataFrame:

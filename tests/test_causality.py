@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from batchenv import BatchTradingEnv, FastTrainingEnv, MarketData
-from batchenv.causality import _change_after, assert_causal
+from batchenv.causality import assert_causal
+from batchenv.causality.futures import change_after
 from batchenv.errors import CausalityError, ConfigError, FeatureError, MarketDataError
 from batchenv.features import FeatureScaler, available_features, compute_features, register_feature
 from stateful import StatefulTradingEnv
@@ -50,8 +51,8 @@ def names_all(text: str, *parts: str) -> bool:
 @pytest.mark.parametrize("cut", [0, 30, 100, 118])
 def test_a_change_leaves_everything_up_to_the_cut_and_nothing_after_it(cut: int, bars_too: bool) -> None:
     market = rich_market()
-    other = _change_after(market, cut, 0, bars_too=bars_too, delisting_too=True)
-    again = _change_after(market, cut, 0, bars_too=bars_too, delisting_too=True)
+    other = change_after(market, cut, 0, bars_too=bars_too, delisting_too=True)
+    again = change_after(market, cut, 0, bars_too=bars_too, delisting_too=True)
     assert other.fingerprint == again.fingerprint != market.fingerprint
     assert (other.fit_bars, other.symbols) == (market.fit_bars, market.symbols)
     both = market.has_bar & other.has_bar
@@ -78,15 +79,15 @@ def test_a_symbol_that_pauses_comes_back_or_does_not_as_it_did() -> None:
     paused = int(np.flatnonzero(~market.has_bar[:, 2])[0])
     gone = 110  # D has stopped
     for seed in range(20):
-        other = _change_after(market, paused, seed, bars_too=True, delisting_too=False)
+        other = change_after(market, paused, seed, bars_too=True, delisting_too=False)
         assert other.has_bar[paused + 1 :, 2].any()
-        assert not _change_after(market, gone, seed, bars_too=True, delisting_too=False).has_bar[gone:, 3].any()
+        assert not change_after(market, gone, seed, bars_too=True, delisting_too=False).has_bar[gone:, 3].any()
 
 
 def test_a_market_of_closes_alone_can_be_changed() -> None:
     times = pd.bdate_range("2020-01-01", periods=20)
     market = MarketData.from_frame(pd.DataFrame({"A": np.arange(1.0, 21.0), "B": [np.nan] * 19 + [1.0]}, index=times))
-    other = _change_after(market, 3, 0, bars_too=True, delisting_too=True)
+    other = change_after(market, 3, 0, bars_too=True, delisting_too=True)
     assert (other.open, other.volume, other.splits, other.dividends) == (None, None, None, None)
 
 

@@ -87,7 +87,6 @@ MUTANTS = [
     Mutant("plain rules: no night before a fill", "plain", "if eventful and not at_close:", "if False:"),
     Mutant("plain rules: no night after a fill", "plain", "if eventful and at_close:", "if False:"),
     Mutant("plain rules: valued before the night", "plain", "        value_positions(first, size, world, lanes, work)\n", ""),
-    Mutant("plain rules: every lane has the night of its block", "plain", "        if world.market.events[t]:\n            lanes.cash[i] +=", "        if t >= 0:\n            lanes.cash[i] +="),
     Mutant("events a night too late", "setup", "np.append(acts[1:], False) | ends", "acts | ends"),
     Mutant("delistings are no events", "setup", "np.append(acts[1:], False) | ends", "np.append(acts[1:], False)"),
     Mutant("target before stop", "accounting", "    within = target if side * best >= above else 0.0\n    within = stop if side * worst <= below else within", "    within = stop if side * worst <= below else 0.0\n    within = target if side * best >= above else within"),
