@@ -97,7 +97,6 @@ class EnvironmentCheck:
                 "observation depends on all of them, and there is no bar to cut after; give the second part of "
                 "market.split(date), or build the environment with a fixed scaler"
             )
-        self._check_scaler()
         plan = self._plan(number or CUTS) if bars is None else self._reach(checked_bars(bars, market))
         reacts = [self._check_cut(played) for played in plan]
         told = self.fills_at_open or tells_decisions(env)
@@ -107,6 +106,7 @@ class EnvironmentCheck:
                 f"{env}: stays the same when the market changes, also after the change; expected a function that "
                 "builds the environment on the market it is given"
             )
+        self._check_scaler()
         if bars is None:
             self._check_features(number or FEATURE_CUTS)
         if not told:
