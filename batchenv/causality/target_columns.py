@@ -62,9 +62,10 @@ def find_targets(market: MarketData, columns: Sequence[str] | None = None) -> tu
     """Find columns whose values go (nearly) perfectly with later prices.
 
     For each symbol, the values at bar t are compared with the return from t to t+n and with the return of bar t+n
-    alone, and their changes with the change of the close at t+n, for n = 1, 2, 3, 5, 10, 20. Over all symbols of a bar,
-    five or more, their ranks are compared with those of the next returns. Nothing is said where close and past returns
-    foretell the later number as well, as in made-up markets, nor of fewer than 30 bars.
+    alone, and their changes with the change of the close at t+n, for n = 1, 2, 3, 5, 10, 20. Closes are taken as they
+    are and, where there are splits, adjusted for them too. Over all symbols of a bar, five or more, their ranks are
+    compared with those of the next returns. Nothing is said where close and past returns foretell the later number as
+    well, as in made-up markets, nor of fewer than 30 bars.
 
     A target with much noise in it, one of another horizon, or one that stands at a few bars only is not found.
 
@@ -109,14 +110,15 @@ def _strongest(market: MarketData, name: str) -> Target | None:
     some = listed[np.linspace(0, len(listed) - 1, min(_SYMBOLS, len(listed))).astype(int)] if len(listed) else listed
     for s in some:
         bars = market.has_bar[:, s]
-        close = market.close[bars, s]
+        closes = [market.close[bars, s]]
         if market.splits is not None:
-            close = close * np.cumprod(market.splits[bars, s])
-        for compared in _comparisons(values[bars, s], close):
-            correlation, count = _rank_correlation(compared.own, compared.later)
-            believed = abs(correlation) >= NEARLY_PERFECT and count >= LEAST * compared.stretch
-            if believed and not _follows(compared, close):
-                targets.append(Target(name, repr(market.symbols[s]), compared.what, correlation, count))
+            closes.append(closes[0] * np.cumprod(market.splits[bars, s]))
+        for close in closes:
+            for compared in _comparisons(values[bars, s], close):
+                correlation, count = _rank_correlation(compared.own, compared.later)
+                believed = abs(correlation) >= NEARLY_PERFECT and count >= LEAST * compared.stretch
+                if believed and not _follows(compared, close):
+                    targets.append(Target(name, repr(market.symbols[s]), compared.what, correlation, count))
     targets += _ranks_of_next(market, name, values)
     return max(targets, key=lambda target: (round(abs(target.correlation), 6), target.n_bars), default=None)
 
