@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 ROUNDING = 1e-12
-"""What is left of an account by rounding alone, as a fraction of its highest equity (rule 7.1)."""
+"""What is left of an account by rounding alone, as a fraction of its highest equity (rules 6.4 and 7.1)."""
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
@@ -204,7 +204,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         observation = np.zeros(self._size, np.float32)
         if "features" in parts:
             observation[parts["features"]] = self.task.features.values[bar]
-        if equity > 0:
+        if equity > ROUNDING * self._peak:
             observation[parts["weights"]] = _limited(shares * marks / equity)
             observation[parts["cash"]] = min(max(account.cash / equity, -PORTFOLIO_LIMIT), PORTFOLIO_LIMIT)
         if "unrealized_pnl" in parts:

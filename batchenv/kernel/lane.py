@@ -123,7 +123,7 @@ def observe_lane(i: int, values: F64, market: Market, rules: Rules, lanes: Lanes
     n_features, n = max(features.shape[1], 0), max(market.symbols, 0)  # known not to be negative: no index wraps around
     for k in range(n_features):
         observation[i, k] = features[t, k]
-    scale = 1.0 / equity if equity > 0.0 else 0.0
+    scale = 1.0 / equity if equity > accounting.RESIDUE * lanes.peak[i] else 0.0
     for s in range(n):
         observation[i, n_features + s] = accounting.clip(values[s] * scale, -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT)
     at = n_features + n

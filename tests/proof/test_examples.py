@@ -82,6 +82,16 @@ def test_6_4_and_7_5_the_account_as_observed(tier: Any) -> None:
     np.testing.assert_allclose(observation, [0.55, 0.45, 0.1, 0.8], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("last", "weight"), [(0.9e-11, 0.0), (1.1e-11, 1.0)])
+def test_6_4_what_is_left_by_rounding_has_no_weights(tier: Any, last: float, weight: float) -> None:
+    """A sign that only rounding decides would turn a weight of 10 into one of 0."""
+    env = tier(bars([10.0, 10.0, last, last]), rules(1_000.0))
+    env.reset()
+    env.step(orders(100))
+    observation, _, terminated, _, _ = env.step(orders(0))
+    assert (observation.tolist(), terminated) == ([weight, 0.0], weight == 0.0)
+
+
 def test_6_6_a_scaled_return(tier: Any) -> None:
     scaler = FeatureScaler(("return_1",), (0.02,), (0.04,))
     config = rules(features=["return_1"], feature_scaling="standard")
