@@ -115,7 +115,7 @@ class EnvironmentCheck:
                 "seen; expected an attribute decided (the orders of the last step), or fills_at_open=True and an "
                 "attribute holdings",
                 CausalityWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
 
     # --- what is compared -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from batchenv.causality.cuts import bar_text, checked_bars, choose_cuts, cut_text
+from batchenv.causality.cuts import SPREAD, bar_text, checked_bars, choose_cuts, cut_text
 from batchenv.causality.futures import change_after, change_bars, cut_off
 from batchenv.episodes import draw
 from batchenv.errors import BatchenvError, CausalityError, FeatureError
@@ -50,11 +50,12 @@ def check_feature(feature: _Request, market: MarketData, bars: Sequence[int] | N
     if not len(rows):
         raise FeatureError(f"feature {feature.name!r} has no value in these data, so nothing can be checked")
     if bars is None:
-        cuts = sorted(choose_cuts(market, int(rows[0]), market.n_bars - 2, number, seed))
+        cuts = choose_cuts(market, int(rows[0]), market.n_bars - 2, number, seed)
     else:
         cuts = checked_bars(bars, market)
-    for cut in cuts:
-        for bars_too in (False, True):
+    for k, cut in enumerate(cuts):
+        both = bars is not None or k < SPREAD
+        for bars_too in (False, True) if both else (k % 2 == 1,):
             changed = change_after(market, cut, seed, bars_too=bars_too, delisting_too=True)
             _compare(feature, market, before[: cut + 1], _evaluate(feature, changed), cut_text(market, cut))
     if bars is None:
