@@ -63,6 +63,10 @@ class LevelFeatureWarning(BatchenvWarning):
     """A feature is a level of prices or volumes that were adjusted for what happened later."""
 
 
+class CausalityWarning(BatchenvWarning):
+    """Something could not be looked at when look-ahead was searched for."""
+
+
 _shown: set[tuple[str, str, int]] = set()
 """Message, file and line of every warning so far."""
 

@@ -56,6 +56,7 @@ class Engine:
         world: What a step reads.
         lanes: State of every lane.
         observation: Observations of the last step or opening, float32 ``[N, D]``.
+        actions: Actions of the last step, float32 ``[N, S]``; the memory may be the caller's.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Engine:
         copies = range(2 if alternate else 1)
         self._observations = [np.zeros((n, task.layout.size), np.float32) for _ in copies]
         self.observation = self._observations[0]
+        self.actions = np.zeros((n, task.market.n_symbols), np.float32)
         self._outputs = [_output(n) for _ in copies]
         threads = n_threads if n * w * (1 if self.plain else 3) >= _WORTH else 1
         self._size = n if threads == 1 else max(-(-n // (threads * _RANGES_A_THREAD)), _LEAST_RANGE)
@@ -181,6 +183,7 @@ class Engine:
                 self._observations.reverse()
                 self._pinned.reverse()
             self.observation = self._observations[0] if observation is None else observation
+            self.actions = actions
             self._limit += len(self.lanes.cash)
             mine, *theirs = self._pinned[0]
             step = self._limit, self._size, actions, self.observation

@@ -220,7 +220,7 @@ def _level_features(results: BacktestResults) -> Flag | None:
 def _ruined(results: BacktestResults) -> Flag | None:
     """An account that ended before its time (rule 7.1)."""
     equity, fraction = results.equity, results.config.portfolio_config.bankruptcy_fraction
-    if equity.iloc[-1] > (fraction * (1 + 1e-9) + 1e-12) * equity.iloc[0]:
+    if equity.iloc[-1] > fraction * (1 + 1e-9) * equity.iloc[0] + 1e-12 * equity.max():
         return None
     return Flag(
         "ruined",
