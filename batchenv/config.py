@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from batchenv.errors import ConfigError, did_you_mean, shown
@@ -452,11 +452,65 @@ class EnvConfig(ConfigModel):
         return self
 
 
-class DataConfig(ConfigModel):
-    """Where prices come from and how they are divided.
+def _as_tuple(value: Any) -> Any:
+    """Return a list as a tuple; before pydantic 2.11 a union does not let one of its members be lax."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+class DataOptions(ConfigModel):
+    """How bars are read. The data themselves decide what is null; what they decide is in ``MarketData.notes``.
 
     Attributes:
-        source: "bundled", or the path of a CSV or Parquet file.
+        adjusted: What the prices are: true for adjusted for splits and dividends, which are then left out; false for as
+            traded, with splits and dividends beside them. Null adjusts by ``adj_close`` where the data have it, and
+            leaves out splits and dividends where prices have them in already. Adjusted prices know later splits and
+            dividends by their level; lots and fees per share are in today's shares then.
+        calendar: "daily" dates each bar by the clock of its exchange, "intraday" by its instant in UTC.
+        zone: Time zone of the exchange, such as "America/New_York", one for all symbols or one by symbol. Times without
+            a zone are then that clock's; times with one are shown by it.
+        dates: How dates are written: a format such as "%d/%m/%Y", or "s", "ms", "us" or "ns" since 1970.
+        sort: Whether rows may stand in any order; null takes rows that are oldest first or newest first throughout.
+        drop_empty: Whether rows and symbols without any price are left out (true) or refused (false). Null leaves out
+            rows of several price fields that have none of them, and refuses the rest.
+        shape: "long" for a row by date and symbol, "wide" for a column of closes by symbol.
+        field_level: Which of two levels of columns has the names of fields, 0 or 1; the other has the symbols.
+        columns: New names for some columns, or names for all in order, as a file without a header needs.
+        header: Rows of the header of a CSV file; 0 for none.
+        separator: What parts the values of a line of a CSV file.
+        decimal: The decimal mark of numbers that are text, "." or ",".
+        thousands: The mark between thousands of numbers that are text.
+        missing: Further texts that say that there is no value.
+        encoding: Encoding of a CSV file.
+    """
+
+    adjusted: bool | None = None
+    calendar: Literal["daily", "intraday"] | None = None
+    zone: str | dict[str, str] | None = None
+    dates: str | None = Field(None, min_length=1)
+    sort: bool | None = None
+    drop_empty: bool | None = None
+    shape: Literal["long", "wide"] | None = None
+    field_level: Literal[0, 1] | None = None
+    columns: Annotated[dict[str, str] | tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
+    header: int | None = Field(None, ge=0, le=5)
+    separator: str | None = Field(None, min_length=1, max_length=1)
+    decimal: Literal[".", ","] | None = None
+    thousands: str | None = Field(None, min_length=1, max_length=1)
+    missing: Names | None = None
+    encoding: str | None = None
+
+    @model_validator(mode="after")
+    def _one_mark_each(self) -> Self:
+        if self.thousands is not None and self.thousands == self.decimal:
+            raise ValueError(f"thousands: should differ from the decimal mark, got {self.thousands!r} for both")
+        return self
+
+
+class DataConfig(DataOptions):
+    """Where prices come from, how they are read and how they are divided.
+
+    Attributes:
+        source: "bundled", or the path of a CSV, Parquet or Arrow file.
         train_end: First date of the held-out part.
         validation_fraction: Last part of the bars before ``train_end``, kept from training to choose the best model.
         embargo: Bars left out just before ``train_end``, neither trained on nor tested on; null for none, and for 1%
@@ -464,8 +518,6 @@ class DataConfig(ConfigModel):
         symbols: Symbols to use; null for all.
         start: First date to use; null for the first of the data.
         end: First date not to use; null to use the data to their end.
-        adjusted: Whether prices are adjusted by ``adj_close``, where the data have it. Adjusted prices know later
-            splits and dividends by their level; lots and fees per share are in today's shares then.
         delisted: Symbols that are delisted after their last bar, an empty list for none; null finds them by rule 4.4.
         periods_per_year: Bars in a year, for annualisation; null reads them off the dates of the bars.
     """
@@ -477,9 +529,14 @@ class DataConfig(ConfigModel):
     symbols: Names | None = None
     start: IsoDate | None = None
     end: IsoDate | None = None
-    adjusted: bool = True
     delisted: Names | None = None
     periods_per_year: float | None = Field(None, gt=0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is said about reading the source, as keyword arguments of `MarketData.load`."""
+        stated = {*DataOptions.model_fields, "delisted", "periods_per_year"}
+        return {name: value for name, value in self if name in stated and value is not None}
 
 
 class AgentConfig(ConfigModel):

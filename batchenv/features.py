@@ -23,9 +23,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from batchenv import indicators
+from batchenv.data.bars import BoolArray, FloatArray, format_time
 from batchenv.errors import FeatureError, LevelFeatureWarning, did_you_mean, warn
 from batchenv.levels import level_of
-from batchenv.loaders import BoolArray, FloatArray, format_time
 from batchenv.market import MarketData
 from batchenv.registry import FEATURES
 

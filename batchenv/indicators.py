@@ -11,8 +11,8 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from batchenv.data.bars import FloatArray, format_time
 from batchenv.errors import FeatureError
-from batchenv.loaders import FloatArray, format_time
 from batchenv.market import MarketData
 from batchenv.turbulence import turbulence as turbulences
 from batchenv.windows import rolling_mean, rolling_moments, rolling_std

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from batchenv.loaders import FloatArray
+from batchenv.data.bars import FloatArray
 from batchenv.market import MarketData
 
 _PRICES = ("open", "high", "low", "close", "dividends")

@@ -1,8 +1,7 @@
 """MarketData: the bars of all symbols as frozen, validated matrices, and the split into train and test.
 
 A matrix is float64 [bars, symbols], read-only, and NaN where a symbol has no bar (before its listing, after
-its delisting, on a day without trade). Everything downstream reads these matrices; nothing downstream reads
-pandas.
+its delisting, on a day without trade). Everything downstream reads these matrices.
 """
 
 from __future__ import annotations
@@ -14,30 +13,20 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import pandas as pd
 
 from batchenv.calendars import Year, check_delistings, delisting_times, year_of
+from batchenv.config import DataOptions
+from batchenv.data.actions import check_actions
+from batchenv.data.bars import NO_ACTION, Bars, BoolArray, FloatArray, TimeArray, format_time, last_known
+from batchenv.data.checks import check_bars
+from batchenv.data.dates import parse_time
+from batchenv.data.load import load_bars
+from batchenv.data.options import Options
 from batchenv.errors import MarketDataError, did_you_mean
-from batchenv.loaders import (
-    NO_ACTION,
-    Bars,
-    BoolArray,
-    FloatArray,
-    Origin,
-    TimeArray,
-    check_actions,
-    check_bars,
-    format_time,
-    frame_to_bars,
-    last_known,
-    parse_time,
-    read_bundled,
-    read_csv,
-    read_parquet,
-)
 from batchenv.registry import Carried, arrive, carried
 
 __all__ = ["MarketData"]
@@ -58,8 +47,8 @@ class MarketData:
 
     Attributes:
         symbols: Column names of every matrix.
-        timestamps: datetime64[ns] [bars], strictly increasing, without time zone (UTC where the source had
-            one).
+        timestamps: datetime64[ns] [bars], strictly increasing, without time zone: dates for daily bars, instants in UTC
+            for intraday bars whose zone is known.
         close: float64 [bars, symbols], currency per share; NaN where the symbol has no bar.
         open: As ``close``; None where the data have no opens.
         high: As ``close``; None where the data have no highs.
@@ -108,44 +97,32 @@ class MarketData:
     # --- ways in --------------------------------------------------------------------------------------------
 
     @classmethod
-    def bundled(
-        cls,
-        adjusted: bool = True,
-        *,
-        delisted: Iterable[str] | None = None,
-        periods_per_year: float | None = None,
-    ) -> MarketData:
+    def bundled(cls, adjusted: bool | None = None, **options: Unpack[Options]) -> MarketData:
         """Return the real daily bars shipped with the package: AAPL, FB, GOOG, IBM, MSFT, 2000-03 to 2013-03.
 
         GOOG lists in August 2004 and FB in May 2012; before that they have no bars.
 
         Args:
-            adjusted: Adjust prices for splits and dividends; else prices are as traded, with ``splits`` and
-                ``dividends`` beside them. See :meth:`from_frame`.
-            delisted: As in :meth:`from_frame`.
-            periods_per_year: As in :meth:`from_frame`.
+            adjusted: Prices are adjusted for splits and dividends, unless it is False: then they are as traded, with
+                ``splits`` and ``dividends`` beside them.
+            **options: As in :meth:`from_frame`.
         """
-        bars = frame_to_bars(read_bundled(), Origin("bundled"), adjusted=adjusted)
-        return cls._from_bars(bars, "bundled", delisted, periods_per_year)
+        return cls._load("bundled", "bundled", adjusted, options)
 
     @classmethod
     def from_frame(
-        cls,
-        df: pd.DataFrame,
-        adjusted: bool = True,
-        source: str = "<frame>",
-        *,
-        delisted: Iterable[str] | None = None,
-        periods_per_year: float | None = None,
+        cls, df: Any, adjusted: bool | None = None, source: str = "<frame>", **options: Unpack[Options]
     ) -> MarketData:
-        """Take bars from a pandas frame, in any of three shapes.
+        """Take bars from a frame of pandas, polars or pyarrow, or from a dict of such frames by symbol.
+
+        Three shapes are read:
 
         1. Long: one row per date and symbol, with columns date, symbol, open, high, low, close, volume,
            adj_close, dividend, split (any case; ticker, tic or asset for symbol; datetime, timestamp or time
            for date; dividends, splits or "stock splits"; the date may be the index). date, symbol and close
            are required; without a symbol column, all rows are one symbol, ``ASSET``. An absent row means that
-           the symbol has no bar; a row that is there must hold valid prices. Further numeric columns are kept
-           in ``columns``. Symbols are sorted alphabetically.
+           the symbol has no bar; so does a row without any of several prices. Further numeric columns are kept
+           in ``columns``. Symbols are sorted alphabetically. A dict holds one such frame for each symbol.
         2. Wide, closes only: index (or a date column) = dates, columns = symbols, NaN = no bar.
         3. Wide with 2-level columns, (field, symbol) or (symbol, field), as yfinance gives it; NaN in all
            price fields = no bar. Further numeric fields are kept in ``columns``.
@@ -154,99 +131,85 @@ class MarketData:
         a feature it looks ahead (`LevelFeatureWarning`). Shares are then today's shares and not those of the time,
         so ``lot_size`` and ``fee_per_share`` mean today's too; use ``adjusted=False`` where they matter.
 
-        Small inconsistencies that vendors are known for (an open slightly outside low..high) are accepted.
+        Small inconsistencies that vendors are known for (an open slightly outside low..high) are accepted. What the
+        loader decided by itself is in ``notes``, and each decision can be stated as an option.
 
-        Dividends and splits belong to prices as traded. Prices that are adjusted but come with these columns
-        count them twice: Yahoo's close is always adjusted for splits, and with ``auto_adjust`` for dividends too.
-        Splits that the closes do not show are therefore refused; nobody can tell so for dividends.
+        Daily bars belong to the date that the clock of their exchange shows, so that exchanges of different zones share
+        dates; intraday bars belong to their instant in UTC.
+
+        Dividends and splits belong to prices as traded. Prices that are adjusted but come with these columns, as
+        yfinance's do by default, would count them twice: they are left out where names or prices show it.
 
         Args:
-            df: The frame; it is not changed.
-            adjusted: Where the frame has adj_close, use it as close, multiply open, high and low by
-                adj_close / close, and drop dividends and splits, which are in the prices then. Volumes are
-                multiplied by later splits where the frame has them and the close shows them; a close that is
-                adjusted for splits, as Yahoo's, comes with such volumes. Otherwise adj_close is ignored, and
-                dividends and splits are kept.
+            df: The frame, or frames by symbol; they are not changed.
+            adjusted: None uses adj_close where the frame has it: it becomes the close, open, high and low are
+                multiplied by adj_close / close, and dividends and splits are dropped, which are in the prices then.
+                Volumes are multiplied by later splits where the frame has them and the close shows them; a close that
+                is adjusted for splits, as Yahoo's, comes with such volumes. True says the same of prices without
+                adj_close: they are adjusted, and dividends and splits are left out. False says that prices are as
+                traded: adj_close is ignored, and dividends and splits are kept.
             source: Name of the data in messages.
-            delisted: Symbols that are delisted after their last bar; an empty list for none. None lets rule 4.4 of
-                ``docs/accounting.md`` decide: those whose bars end before the others' by more than their usual gap.
-            periods_per_year: Bars in a year, for annualisation; None reads them off the timestamps.
+            **options: `batchenv.config.DataOptions` says what each means, and a configuration has them as keys under
+                ``data``. Further ``delisted``, the symbols that are delisted after their last bar, an empty list for
+                none (None lets rule 4.4 of ``docs/accounting.md`` decide: those whose bars end before the others' by
+                more than their usual gap), and ``periods_per_year``, bars in a year for annualisation (None reads them
+                off the timestamps).
 
         Raises:
-            MarketDataError: A date cannot be parsed, is duplicated or out of order; a price is missing, not
+            ConfigError: An option is unknown or has a value that it cannot have.
+            MarketDataError: A date cannot be read, is duplicated or out of order; a price is missing, not
                 finite or not positive; high is below low; a volume is negative; a dividend or split is not
-                possible where it stands; a column is missing or repeated; or there are fewer than 2 bars.
+                possible where it stands; a column is missing or repeated; there are fewer than 2 bars; or the data may
+                mean two things. The message names the option that decides.
         """
-        bars = frame_to_bars(df, Origin(source), adjusted=adjusted)
-        return cls._from_bars(bars, source, delisted, periods_per_year)
+        return cls._load(df, source, adjusted, options)
 
     @classmethod
     def from_csv(
-        cls,
-        path: str | Path,
-        adjusted: bool = True,
-        source: str | None = None,
-        *,
-        delisted: Iterable[str] | None = None,
-        periods_per_year: float | None = None,
+        cls, path: str | Path, adjusted: bool | None = None, source: str | None = None, **options: Unpack[Options]
     ) -> MarketData:
-        """Read a long or a wide close-only CSV file, plain or compressed; dates as ISO 8601 text.
+        """Read a CSV file, plain or compressed, that holds a table in any of the shapes of :meth:`from_frame`.
 
         Args:
             path: The file.
             adjusted: As in :meth:`from_frame`.
             source: Name of the data in messages; the path by default.
-            delisted: As in :meth:`from_frame`.
-            periods_per_year: As in :meth:`from_frame`.
+            **options: As in :meth:`from_frame`.
 
         Raises:
+            ConfigError: As in :meth:`from_frame`.
             MarketDataError: The file is missing or unreadable, or as in :meth:`from_frame`.
         """
-        name = str(path) if source is None else source
-        bars = frame_to_bars(read_csv(path), Origin(name, first_line=2), adjusted=adjusted)
-        return cls._from_bars(bars, name, delisted, periods_per_year)
+        return cls._load(Path(path), str(path) if source is None else source, adjusted, options, "CSV")
 
     @classmethod
     def from_parquet(
-        cls,
-        path: str | Path,
-        adjusted: bool = True,
-        source: str | None = None,
-        *,
-        delisted: Iterable[str] | None = None,
-        periods_per_year: float | None = None,
+        cls, path: str | Path, adjusted: bool | None = None, source: str | None = None, **options: Unpack[Options]
     ) -> MarketData:
-        """Read a Parquet file that holds a frame in any of the shapes of :meth:`from_frame`.
-
-        Args:
-            path: The file.
-            adjusted: As in :meth:`from_frame`.
-            source: Name of the data in messages; the path by default.
-            delisted: As in :meth:`from_frame`.
-            periods_per_year: As in :meth:`from_frame`.
-
-        Raises:
-            MarketDataError: The file is missing or unreadable, or as in :meth:`from_frame`.
-        """
-        name = str(path) if source is None else source
-        bars = frame_to_bars(read_parquet(path), Origin(name), adjusted=adjusted)
-        return cls._from_bars(bars, name, delisted, periods_per_year)
+        """Read a Parquet file that holds a frame in any of the shapes of :meth:`from_frame`; see :meth:`from_csv`."""
+        return cls._load(Path(path), str(path) if source is None else source, adjusted, options, "Parquet")
 
     @classmethod
-    def _from_bars(
-        cls,
-        bars: Bars,
-        source: str,
-        delisted: Iterable[str] | None = None,
-        periods_per_year: float | None = None,
+    def load(cls, source: str | Path, adjusted: bool | None = None, **options: Unpack[Options]) -> MarketData:
+        """Read ``"bundled"``, or a file of Parquet, Arrow or CSV by the end of its name; see :meth:`from_csv`."""
+        return cls._load(source, str(source), adjusted, options)
+
+    @classmethod
+    def _load(
+        cls, data: Any, source: str, adjusted: bool | None, options: Options, kind: str | None = None
     ) -> MarketData:
+        """Read bars and put them together with what the user states of them."""
+        stated: dict[str, Any] = dict(options)
+        delisted, periods = stated.pop("delisted", None), stated.pop("periods_per_year", None)
+        bars = load_bars(data, source, DataOptions.model_validate({"adjusted": adjusted, **stated}), kind)
         matrices: dict[str, Any] = dict(bars.fields)
         return cls(
             bars.symbols,
             bars.timestamps,
             columns=bars.columns,
             delisted=None if delisted is None else _ends_of(delisted, bars, source),
-            stated_periods=periods_per_year,
+            stated_periods=periods,
+            notes=bars.notes,
             adjusted=bars.adjusted,
             source=source,
             **matrices,
@@ -499,7 +462,8 @@ class MarketData:
         )
 
     def _index_of(self, date: DateLike, what: str) -> int:
-        return int(np.searchsorted(self.timestamps, parse_time(date, what), side="left"))
+        dated = bool((self.timestamps == self.timestamps.astype("datetime64[D]")).all())
+        return int(np.searchsorted(self.timestamps, parse_time(date, what, dated=dated), side="left"))
 
     def split(self, date: DateLike) -> tuple[MarketData, MarketData]:
         """Cut into [start, date) and [date, end].
@@ -510,7 +474,8 @@ class MarketData:
         there.
 
         Args:
-            date: ISO 8601 text, date, datetime or Timestamp; with a time zone it is converted to UTC.
+            date: ISO 8601 text, date, datetime or Timestamp. With a time zone it is converted to UTC; beside daily
+                bars, midnight of any zone is the date itself.
 
         Returns:
             The two parts, of at least 2 bars each.
@@ -570,12 +535,13 @@ def _places_of(names: Iterable[str], symbols: tuple[str, ...], source: str) -> l
     Raises:
         MarketDataError: A symbol is unknown.
     """
+    place = {symbol: s for s, symbol in enumerate(symbols)}
     for name in names:
-        if name not in symbols:
+        if name not in place:
             raise MarketDataError(
                 f"{source}: unknown symbol {name!r}{did_you_mean(str(name), symbols)}; known: {list(symbols)[:20]}"
             )
-    return [symbols.index(name) for name in names]
+    return [place[name] for name in names]
 
 
 def _ends_of(delisted: Iterable[str], bars: Bars, source: str) -> TimeArray:

@@ -72,13 +72,7 @@ def load_market(data: DataConfig) -> MarketData:
     Raises:
         MarketDataError: The source cannot be used, or holds none of the symbols or dates asked for.
     """
-    stated: Any = {"delisted": data.delisted, "periods_per_year": data.periods_per_year}
-    if data.source == "bundled":
-        market = MarketData.bundled(data.adjusted, **stated)
-    elif data.source.endswith((".parquet", ".pq")):
-        market = MarketData.from_parquet(data.source, data.adjusted, **stated)
-    else:
-        market = MarketData.from_csv(data.source, data.adjusted, **stated)
+    market = MarketData.load(data.source, **data.options)
     if data.symbols is not None:
         market = market.select(data.symbols)
     return market if data.start is None and data.end is None else market.between(data.start, data.end)

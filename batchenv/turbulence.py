@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchenv.loaders import FloatArray
+from batchenv.data.bars import FloatArray
 
 _WELL_CONDITIONED = 1e-9
 """Reciprocal condition number from which on equations are solved by Cholesky's method, which loses no more digits there

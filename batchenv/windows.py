@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from batchenv.loaders import FloatArray
+from batchenv.data.bars import FloatArray
 
 
 def rolling_mean(values: FloatArray, n: int) -> FloatArray:

@@ -170,15 +170,12 @@ def test_missing_volume_is_zero_and_vendor_quirks_pass() -> None:
     assert MarketData.from_frame(frame).volume[0, 0] == 0.0
 
 
-def test_time_zones_are_converted_to_utc_and_dropped() -> None:
-    frame = long_frame()
-    frame["date"] = frame["date"].dt.tz_localize("America/New_York")
-    market = MarketData.from_frame(frame)
-    assert market.timestamps[0] == np.datetime64("2020-01-01T05:00", "ns")
-    mixed = frame.assign(
-        date=["2020-01-0{}T09:30{}".format(d.day, "-05:00" if d.day < 3 else "Z") for d in frame["date"]]
-    )
-    assert MarketData.from_frame(mixed).timestamps[0] == np.datetime64("2020-01-01T14:30", "ns")
+def test_time_zones_of_intraday_bars_are_converted_to_utc_and_dropped() -> None:
+    hours = pd.date_range("2020-01-02 09:30", periods=6, freq="h", tz="America/New_York")
+    market = MarketData.from_frame(pd.DataFrame({"A": np.arange(1.0, 7.0)}, index=hours))
+    assert market.timestamps[0] == np.datetime64("2020-01-02T14:30", "ns")
+    text = [f"2020-01-02T{9 + i:02d}:30-05:00" if i < 3 else f"2020-01-02T{14 + i}:30Z" for i in range(6)]
+    assert_same(MarketData.from_frame(pd.DataFrame({"date": text, "A": np.arange(1.0, 7.0)})), market)
 
 
 # --- errors -------------------------------------------------------------------------------------------------
@@ -212,7 +209,10 @@ BAD_FRAMES: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
         ("row 9", "'A'", "2020-01-03", "duplicated"),
     ),
     "no symbols": (lambda: long_frame().drop(columns="symbol"), ("duplicated", "no symbol column")),
-    "unsorted": (lambda: long_frame().iloc[::-1], ("row 2", "'A'", "2020-01-07", "unsorted", "sort_values")),
+    "unsorted": (
+        lambda: long_frame().iloc[[0, 2, 1, 3, 4, 5, 6, 7, 8]],
+        ("row 2", "'A'", "2020-01-02", "unsorted", "sort_values", "sort=True"),
+    ),
     "blank symbol": (lambda: perturbed("symbol", 1, " "), ("row 1", "symbol is missing")),
     "missing symbol": (lambda: perturbed("symbol", 1, None), ("row 1", "symbol is missing")),
     "missing close": (
@@ -265,7 +265,10 @@ BAD_WIDE: dict[str, tuple[Callable[[], pd.DataFrame], tuple[str, ...]]] = {
         ("row 3", "'B'", "2020-01-06", "close is -2.0"),
     ),
     "infinite": (lambda: with_cell(wide_closes(), 3, 0, np.inf), ("row 3", "'A'", "close is inf")),
-    "unsorted": (lambda: wide_closes().iloc[::-1], ("row 1", "2020-01-07", "unsorted", "sort_index")),
+    "unsorted": (
+        lambda: wide_closes().iloc[[0, 2, 1, 3]],
+        ("row 2", "2020-01-02", "unsorted", "sort_index", "sort=True"),
+    ),
     "duplicated": (lambda: wide_closes().iloc[[0, 1, 1]], ("row 2", "2020-01-02", "duplicated")),
     "empty column": (lambda: wide_closes().assign(C=np.nan), ("'C' has no close",)),
     "text": (lambda: wide_closes().assign(C="x"), ("row 0", "'C'", "close is 'x'")),
@@ -571,8 +574,8 @@ ACTION_SHAPES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 
 
 @pytest.mark.parametrize("shape", ACTION_SHAPES)
-@pytest.mark.parametrize("adjusted", [True, False])
-def test_dividends_and_splits_are_read_from_every_shape(shape: str, adjusted: bool) -> None:
+@pytest.mark.parametrize("adjusted", [None, False])
+def test_dividends_and_splits_are_read_from_every_shape(shape: str, adjusted: bool | None) -> None:
     market = MarketData.from_frame(ACTION_SHAPES[shape](actions_frame()), adjusted)
     np.testing.assert_array_equal(market.dividends, [[0, 0], [0, 0], [0, 0], [0.5, 0], [0, 0], [0, 0.25]])
     np.testing.assert_array_equal(market.splits, [[1, 1], [1, 1], [1, 1], [2, 1], [1, 1], [1, 1]])

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from batchenv.data.bars import BoolArray, format_time
 from batchenv.episodes import draw
 from batchenv.errors import ConfigError
-from batchenv.loaders import BoolArray, format_time
 from batchenv.market import MarketData
 
 SPREAD = 5

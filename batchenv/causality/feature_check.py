@@ -14,10 +14,10 @@ import numpy as np
 
 from batchenv.causality.cuts import SPREAD, bar_text, checked_bars, choose_cuts, cut_text
 from batchenv.causality.futures import change_after, change_bars, cut_off
+from batchenv.data.bars import BoolArray, FloatArray
 from batchenv.episodes import draw
 from batchenv.errors import BatchenvError, CausalityError, FeatureError
 from batchenv.features import _evaluate, _Request
-from batchenv.loaders import BoolArray, FloatArray
 from batchenv.market import MarketData
 
 CUTS = 50

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from batchenv.data.bars import BoolArray, FloatArray, TimeArray, last_known
 from batchenv.episodes import draw
-from batchenv.loaders import BoolArray, FloatArray, TimeArray, last_known
 from batchenv.market import MarketData
 
 Uniform = Callable[[float, float], FloatArray]

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from batchenv.data.bars import FloatArray
 from batchenv.errors import CausalityError, ConfigError, did_you_mean
-from batchenv.loaders import FloatArray
 from batchenv.market import MarketData
 
 AHEAD = (1, 2, 3, 5, 10, 20)
