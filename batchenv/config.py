@@ -538,7 +538,7 @@ class BacktestConfig(ConfigModel):
             stable-baselines3.
         baselines: What the agent is compared with, in this order.
         rebalance_bars: Bars between rebalances of the baselines that have a schedule: equal weight, minimum variance,
-            inverse volatility and momentum.
+            inverse volatility and momentum. null rebalances once a month, whatever the bars are.
         uncertainty: How the intervals are computed that say how far luck could have moved the figures.
         deterministic: Whether the agent acts without exploration.
         vectorbt: Whether VectorBT's statistics are computed too.
@@ -550,7 +550,7 @@ class BacktestConfig(ConfigModel):
     risk_free_rate: float = Field(0.0, gt=-1)
     model: str | None = None
     baselines: Annotated[Names, AfterValidator(_baselines)] = BASELINES
-    rebalance_bars: int = Field(21, ge=1)
+    rebalance_bars: int | None = Field(None, ge=1)
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     deterministic: bool = True
     vectorbt: bool = True

@@ -23,6 +23,7 @@ from stateful.evaluation.flags import Flag, Span, TrainedOn, red_flags, training
 from stateful.evaluation.sharpe import Trials
 from stateful.evaluation.uncertainty import Uncertainty, measure_uncertainty
 from stateful.metrics import performance_metrics
+from stateful.policies import part_that_fills
 from stateful.terms import Terms
 from stateful.verdict import Verdict, headlines, verdicts
 
@@ -377,9 +378,10 @@ def _play_baseline(
     baseline: Baseline, env: StatefulTradingEnv, episode: dict[str, int], turnover_per_bar: float
 ) -> None:
     """Play one episode by a rule, after an agent with this mean turnover; the tables are left in ``env``."""
-    if isinstance(baseline, RandomTurnover) and baseline.turnover_per_bar is None:
-        baseline = replace(baseline, turnover_per_bar=turnover_per_bar)
     env.reset(options=episode)
+    if isinstance(baseline, RandomTurnover) and baseline.turnover_per_bar is None:
+        ordered = turnover_per_bar / part_that_fills(env.task, env.start, env.end)
+        baseline = replace(baseline, turnover_per_bar=ordered)
     done = over = False
     while not (done or over):
         _, _, done, over, _ = env.step_orders(baseline.orders(env))
