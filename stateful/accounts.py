@@ -141,7 +141,7 @@ class Accounts:
         np.divide(value, total, out=drifted, where=total > 0.0)
         return drifted
 
-    def carried_out(self, since: IntArray, weights: FloatArray, bars: IntArray, *, once: bool) -> FloatArray:
+    def carried_out(self, since: IntArray, weights: FloatArray, bars: IntArray, once: BoolArray) -> FloatArray:
         """Return the orders that are left of decisions.
 
         A symbol is ordered towards what has become of its weight until it has had its chances (`Chances`). A purchase
@@ -152,7 +152,8 @@ class Accounts:
             since: The bars of the decisions, int64 ``[k]``; `NEVER` where there was none.
             weights: What was decided, float64 ``[k, S]``.
             bars: Bars to fill at that a decision needs, int64 ``[k]``.
-            once: Whether only symbols without their chances are ordered, so that what was bought is left alone.
+            once: Whether only symbols without their chances are ordered, so that what was bought is left alone, bool
+                ``[k]``.
 
         Returns:
             Signed shares, float64 ``[k, S]``.
@@ -167,10 +168,10 @@ class Accounts:
             shares = np.divide(worth, index[self.bar], out=np.zeros_like(worth), where=part)
         waiting = part & chances.waiting(before, self.bar, needed, shares)
         late = np.zeros_like(waiting)
-        if not once:
+        if not once.all():
             own = np.where(part, chances.last_needed(before, needed, shares), NEVER)
             last = own.max(axis=1)
-            late = part & (own < last[:, None])
+            late = part & (own < last[:, None]) & ~once[:, None]
             late &= chances.waiting(np.clip(last, 0, self.bar), self.bar, needed, shares)
         if not (waiting | late).any():
             return np.zeros_like(self.holdings)

@@ -44,6 +44,8 @@ class Baseline(Protocol):
     def label(self) -> str:
         """Name in words, as it reads in a sentence."""
 
+    # ``waits`` and ``rests`` may be stated too: see `stateful.evaluation.comparable.incomparable`.
+
     def orders(self, env: Any) -> FloatArray:
         """Return the orders decided at the close of ``env.bar``.
 
@@ -68,7 +70,6 @@ class BuyAndHold(WeightRule):
     name: str = "buy_and_hold"
     label: str = "buy and hold"
     rebalance_bars = None
-    once: ClassVar[bool] = True
 
     def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
         """Return equal weights; see `WeightRule.weights`."""
@@ -77,6 +78,14 @@ class BuyAndHold(WeightRule):
     def _due(self, calendar: Calendar, opening: IntArray, bar: IntArray) -> IntArray:
         """Return the opening: there is one decision."""
         return opening
+
+    def once(self, accounts: Accounts, since: IntArray) -> BoolArray:
+        """Leave alone what was bought, unless it has to be divided again with a symbol that was listed a day later."""
+        opening = np.zeros_like(since)
+        for universe, lanes in accounts.universes():
+            opening[lanes] = accounts.calendar.opening(universe, accounts.start[lanes])
+        alone: BoolArray = since == opening
+        return alone
 
 
 @dataclass(frozen=True)
@@ -305,6 +314,7 @@ class AllCash(BaselinePolicy):
 
     name: str = "cash"
     label: str = "all cash"
+    rests: ClassVar[bool] = True
 
     def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
         """Decide nothing; see `BaselinePolicy.decided`."""

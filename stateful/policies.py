@@ -49,8 +49,8 @@ class BaselinePolicy:
 
     name: str
     label: str
-    once: ClassVar[bool] = False
-    """Whether what was bought is left alone while the rest of a decision is carried out."""
+    rests: ClassVar[bool] = False
+    """Whether it means to hold nothing; any other rule that has no fills is no measure of an agent."""
     _env: Any = None
 
     def __post_init__(self) -> None:
@@ -90,8 +90,17 @@ class BaselinePolicy:
 
     def orders_of(self, accounts: Accounts) -> FloatArray:
         """Return the orders of several accounts at the close of their bars: signed shares, float64 ``[k, S]``."""
+        return self._carried_out(accounts, 1)
+
+    def once(self, accounts: Accounts, since: IntArray) -> BoolArray:
+        """Return whether what a decision bought is left alone while the rest of it is carried out, bool ``[k]``."""
+        return np.zeros(len(since), np.bool_)
+
+    def _carried_out(self, accounts: Accounts, bars: Any) -> FloatArray:
+        """Return the orders of a decision that takes ``bars`` bars to fill at, float64 ``[k, S]``."""
         since, weights = self.decided(accounts)
-        return accounts.carried_out(since, weights, np.ones_like(since), once=self.once)
+        needed = np.broadcast_to(np.asarray(bars, np.int64), since.shape)
+        return accounts.carried_out(since, weights, needed, self.once(accounts, since))
 
     # --- as a policy ----------------------------------------------------------------------------------------
 
@@ -169,14 +178,13 @@ class BaselinePolicy:
         """Return the actions of k lanes, as near to the decision as the mode comes."""
         if accounts.task.config.action_config.mode == "weights":
             return _weight_actions(accounts, self.orders_of(accounts))
-        since, weights = self.decided(accounts)
         largest = largest_orders(accounts)
         # All equity has to fit through the limit.
         full = np.maximum(accounts.equity, 0.0)[:, None]
         worth = largest * accounts.marks
         parts = np.divide(full, worth, out=np.zeros_like(worth), where=worth > 0.0)
         bars = np.maximum(np.ceil(parts.max(axis=1) - 1e-9).astype(np.int64), 1)
-        return _limited_actions(accounts, accounts.carried_out(since, weights, bars, once=self.once), largest)
+        return _limited_actions(accounts, self._carried_out(accounts, bars), largest)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the environment, and what was worked out for it, behind: in copies and in pickles."""

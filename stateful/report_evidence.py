@@ -15,7 +15,7 @@ from stateful.attribution_figures import KIND_NAMES, kinds_booked, rows_shown, s
 from stateful.evaluation.attribution import ACCOUNT, Attribution
 from stateful.report_parts import chart_box, missing, scroll_box, text
 from stateful.report_tables import differences_table
-from stateful.verdict import limits, money, percent, sharpe_sentence
+from stateful.verdict import limits, money, no_measure, percent, sharpe_sentence
 
 if TYPE_CHECKING:
     from stateful.backtest import BacktestResults
@@ -40,7 +40,8 @@ def certainty_section(results: BacktestResults) -> str:
         "interval of growth leaves out 0; the p-value says how often luck alone brings the two at least this far "
         "apart.</p>"
     )
-    table = differences_table(found.differences, results.labels) if found.differences else ""
+    left_out = no_measure(results.metrics)
+    table = differences_table(found.differences, results.labels, left_out) if found.differences else ""
     return f"{intro}{table}<p>{text(sharpe_sentence(results.metrics))}</p>{_record_words(results)}"
 
 

@@ -211,7 +211,8 @@ class Ledger:
                 break
             gone = [s for s, end in enumerate(self.ends) if end == self.days[t]]
             since = max((d for d in decisions if d <= t), default=None)
-            orders = [0.0] * self.n if since is None else self.orders(t, since, once=not monthly)
+            once = not monthly and since == decisions[0]
+            orders = [0.0] * self.n if since is None else self.orders(t, since, once)
             if self.fill == "close":
                 self.settle(t, orders)
             for s in gone:  # rule 4.4, before the next bar

@@ -44,7 +44,7 @@ ORDER = {
     "cli": 12,
 }
 """A module may import only modules of a lower number, or of its own folder."""
-FACTS = {"errors", "market", "features", "config", "spaces", "base", "episodes", "rewards", "parameters"}
+FACTS = {"errors", "calendars", "market", "features", "config", "spaces", "base", "episodes", "rewards", "parameters"}
 """What the evaluation tier may know of the training tier: facts, never arithmetic."""
 FACES = {"agent", "batch", "fast", "record", "runs", "sb3", "train"}
 COMMAND_LINE = {

@@ -128,7 +128,10 @@ def _results_table(results: BacktestResults, title: str) -> Table:
             cells = ["" if value is None else show(value) for value, (_, show) in zip(ends, _SHOWN, strict=True)]
             table.add_row(f"[dim]  {100 * found.level:g}% {word}[/]", *(f"[dim]{cell}[/]" for cell in cells), "")
     for name, figures in results.metrics["baselines"].items():
-        table.add_row(escape(results.labels[name]), *_figures(figures))
+        mark = " *" if figures.get("not_comparable") else ""
+        table.add_row(escape(results.labels[name]) + mark, *_figures(figures))
+        if mark:
+            table.caption = "* not compared: no measure of the agent"
     return table
 
 

@@ -23,7 +23,7 @@ from batchenv.market import MarketData
 from stateful.evaluation.attribution import ACCOUNT
 from stateful.evaluation.capacity import Participation
 from stateful.metrics import bar_returns, iso_date
-from stateful.verdict import money, percent
+from stateful.verdict import money, no_measure, percent
 
 if TYPE_CHECKING:
     from stateful.backtest import BacktestResults
@@ -366,11 +366,43 @@ def _follows_a_baseline(results: BacktestResults) -> Flag | None:
     )
 
 
+def _no_measure(results: BacktestResults) -> Flag | None:
+    """Baselines that could not do what they mean to do."""
+    named = [
+        f"{results.labels[name]} {why['reason']}"
+        for name, why in no_measure(results.metrics).items()
+        if why["kind"] != "lost_to_costs"
+    ]
+    if not named:
+        return None
+    return Flag(
+        "no_measure",
+        "severe",
+        f"No measure of the agent: {'; '.join(named)}. To be ahead of such an account says nothing, so it is left out "
+        "of every count.",
+    )
+
+
+def _lost_to_costs(results: BacktestResults) -> Flag | None:
+    """Baselines that traded their money away."""
+    found = no_measure(results.metrics)
+    named = [f"{results.labels[name]} {why['reason']}" for name, why in found.items() if why["kind"] == "lost_to_costs"]
+    if not named:
+        return None
+    return Flag(
+        "baseline_lost_to_costs",
+        "note",
+        f"Not counted as beaten: {'; '.join(named)}. Whoever trades less is ahead of that.",
+    )
+
+
 _CHECKS: tuple[Callable[[BacktestResults], Flag | None], ...] = (
     _seen_in_training,
     _tried_before,
     _optimistic_fills,
     _ruined,
+    _no_measure,
+    _lost_to_costs,
     _few_trades,
     _unfillable,
     _costs,

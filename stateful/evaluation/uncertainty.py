@@ -14,7 +14,7 @@ the drawdown of a fresh period of the same kind in about 75 to 90% of cases, not
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -69,7 +69,9 @@ class Difference:
     distinguishable_together: bool | None = None
 
 
-def hold_together(differences: Mapping[str, Difference], level: float) -> dict[str, Difference]:
+def hold_together(
+    differences: Mapping[str, Difference], level: float, left_out: Collection[str] = ()
+) -> dict[str, Difference]:
     """Return differences with ``distinguishable_together`` filled in.
 
     The probability that any of them is called distinguishable though there is no difference is at most 1 - ``level``:
@@ -80,8 +82,11 @@ def hold_together(differences: Mapping[str, Difference], level: float) -> dict[s
     Args:
         differences: The differences by name; those without a p-value are left as they are.
         level: Confidence.
+        left_out: Names that nothing is claimed of, and that do not count.
     """
-    known = sorted((gap.p_value, name) for name, gap in differences.items() if gap.p_value is not None)
+    known = sorted(
+        (gap.p_value, name) for name, gap in differences.items() if gap.p_value is not None and name not in left_out
+    )
     found, holds = dict(differences), True
     for rank, (p_value, name) in enumerate(known):
         holds = holds and (len(known) == 1 or p_value <= (1.0 - level) / (len(known) - rank))
@@ -133,6 +138,7 @@ def measure_uncertainty(
     periods_per_year: float | None,
     risk_free_rate: float = 0.0,
     trials: Trials | None = None,
+    left_out: Collection[str] = (),
 ) -> Uncertainty:
     """Resample the accounts of a backtest.
 
@@ -143,6 +149,7 @@ def measure_uncertainty(
         periods_per_year: Bars in a year; None where they are not known, and then there are no intervals.
         risk_free_rate: Yearly rate of the Sharpe ratio.
         trials: What else was tried on these bars, where known.
+        left_out: Baselines that the agent is not compared with; they have intervals, and nothing is claimed of them.
     """
     accounts, length = resample_accounts(
         [agent, *baselines.values()], config=config, periods_per_year=periods_per_year, risk_free_rate=risk_free_rate
@@ -158,7 +165,7 @@ def measure_uncertainty(
         mean_block_length=length,
         agent=accounts[0].intervals(),
         baselines={name: account.intervals() for name, account in others.items()},
-        differences=hold_together(differences, config.level),
+        differences=hold_together(differences, config.level, left_out),
         probabilistic_sharpe=Figure(probabilistic_sharpe(record)) if record else Figure(None, missing),
         deflated_sharpe=_deflated(record, trials) if record else Figure(None, missing),
         trials=None if trials is None else trials.count,
