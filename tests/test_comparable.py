@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,23 @@ from rich.console import Console
 
 from batchenv import MarketData
 from batchenv.cli import screen
+from batchenv.config import RunConfig
 from stateful import BackTesting, StatefulTradingEnv
 from stateful.backtest import BacktestResults
 from stateful.baselines import BuyAndHold, EqualWeight, InverseVolatility, Momentum
+from stateful.evaluation.compare import compare_runs
+from stateful.evaluation.compare_words import words_of
+from stateful.evaluation.folds import Fold
 from stateful.evaluation.uncertainty import Difference, hold_together
+from stateful.evaluation.walk_forward_page import build_page
+from stateful.evaluation.walk_forward_results import FoldResult, WalkForwardResults
 from stateful.verdict import headlines, no_measure
-from tests.markets import market, ragged_market
+from tests.markets import frame, market, ragged_market
 from tests.stateful.policies import ConstantAgent, RandomAgent
 from tests.stateful.reports import page_of
 from tests.stateful.worlds import FREE, hand_made
 from tests.test_baseline_calendars import sessions, stock_and_coin
+from tests.test_compare import run_folder
 from tests.test_uncertainty import told
 
 QUICK = {"vectorbt": False, "uncertainty": {"resamples": 200}}
@@ -306,3 +314,77 @@ def test_a_rule_that_means_to_rest_is_a_measure() -> None:
     assert kinds(backtest(rising(), baselines=(Nothing(), InverseVolatility()))) == {}
     results = backtest(rising(), settings={"baselines": ["cash", "buy_and_hold"]})
     assert kinds(results) == {}
+
+
+# --- several tests together ---------------------------------------------------------------------------------
+
+
+def walk(*folds: dict[str, Any]) -> WalkForwardResults:
+    """Folds of 70 bars in which the agent gains 10%, and buy and hold ``made``, with ``costs`` and ``why``."""
+    found, labels = [], {"buy_and_hold": "buy and hold"}
+    for number, fold in enumerate(folds):
+        days = pd.bdate_range("2020-01-01", periods=71 + 70 * number)[-71:]
+        ends = {"agent": 0.1, "buy_and_hold": fold["made"]}
+        noise = np.random.default_rng(number).normal(0, 1e-3, 70)
+        curves = {
+            name: 1e5 * np.append(1.0, np.exp(np.cumsum(noise - noise.mean() + np.log1p(end) / 70)))
+            for name, end in ends.items()
+        }
+        figures = {
+            name: {
+                "total_return": end, "sharpe": 1.0, "max_drawdown": -0.1, "bars": 70, "costs": fold.get("costs", 0.0),
+                "initial_equity": 1e5, "not_comparable": fold.get("why") if name != "agent" else None,
+            }
+            for name, end in ends.items()
+        }  # fmt: skip
+        metrics = {**figures.pop("agent"), "baselines": figures, "uncertainty": None}
+        span = {"first": str(days[0]), "last": str(days[-1])}
+        place = Fold(number + 1, 0, 1, 1, 2)
+        equity = pd.DataFrame(curves, days)
+        found.append(FoldResult(place, Path(place.name), {"train": span, "test": span}, labels, metrics, None, equity))
+    data = {"source": "bundled", "train_end": "2010-01-01"}
+    config = RunConfig.model_validate({"data": data, "backtest": {"uncertainty": {"resamples": 200}}})
+    return WalkForwardResults(config, tuple(found), ("A",), 0, False, 252.0)
+
+
+def test_a_walk_forward_counts_the_folds_that_can_be_compared() -> None:
+    why = {"kind": "could_not_buy", "reason": "could not buy B"}
+    fair = walk({"made": 0.05}, {"made": 0.2})
+    assert fair.summary.endswith("it beat buy and hold in 1 of 2 folds.") and fair.headlines[-1].outcome == "lost"
+    assert fair.uncertainty is not None
+    assert fair.uncertainty.differences["buy_and_hold"].distinguishable_together is not None
+    found = walk({"made": 0.05}, {"made": -0.05, "why": why})
+    assert (found.won, found.compared) == ({"buy_and_hold": 1}, {"buy_and_hold": 1})
+    assert found.summary.endswith(
+        "the agent made +21.0%, after costs. It is not compared with buy and hold, which could not buy B (fold 2)."
+    )
+    assert found.headlines[-1].outcome == "not_compared" and "beat" not in str(found.headlines[-1])
+    assert found.metrics["baselines"]["buy_and_hold"]["not_comparable"]["kind"] == "could_not_buy"
+    assert found.uncertainty is not None
+    assert found.uncertainty.differences["buy_and_hold"].distinguishable_together is None
+    page = build_page(found)
+    assert "1 of 1" in page and "not compared" in page and "beat buy and hold" not in page
+
+
+def test_a_walk_forward_asks_for_costs_over_all_folds() -> None:
+    """6% lost in each fold, 5 points of it to costs: 11.6% in all, and more than half of that is costs."""
+    found = walk({"made": -0.06, "costs": 5_000.0}, {"made": -0.06, "costs": 5_000.0})
+    assert [fold.verdicts[0].outcome for fold in found.folds] == ["beat", "beat"]
+    why = found.not_comparable["buy_and_hold"]
+    assert why is not None and why["kind"] == "lost_to_costs"
+    costs = 5_000.0 + 5_000.0 * 0.94
+    assert f"lost 11.6%, and its costs came to {costs / (1e5 * (1 - 0.94**2)):.0%} of that loss" in why["reason"]
+    assert walk({"made": -0.06}, {"made": -0.06}).not_comparable["buy_and_hold"] is None
+
+
+def test_a_comparison_of_runs_has_no_buy_and_hold_that_could_not_buy(tmp_path: Path) -> None:
+    source = tmp_path / "mine.csv"
+    frame(4, 400).to_csv(source, index=False)
+    dear = {"execution_config": {"lot_size": {"A": 1.0, "B": 1e7, "C": 1.0, "D": 1.0}}}
+    runs = [run_folder(tmp_path / str(seed), source, 1e-3, seed=seed, env=dear).path for seed in range(2)]
+    found = compare_runs(runs)
+    assert found.hold is None and found.gaps == ()
+    assert str(found.hold_reason).startswith("buy and hold could not buy B (ordered 25.0% of the account, held at most")
+    assert words_of(found).hold == "There is no buy and hold to compare with."
+    fair = compare_runs([run_folder(tmp_path / f"fair-{seed}", source, 1e-3, seed=seed).path for seed in range(2)])
+    assert fair.hold is not None
