@@ -12,6 +12,8 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 _RIDGE = 1e-12
 """Keeps a covariance invertible where symbols move as one, as a fraction of the mean variance."""
+_SAME = 1e-12
+"""Price relatives that differ by less, relative to them, differ by rounding alone."""
 _ROUNDS = 20
 """Rounds of block pivoting; 200 symbols take about 5."""
 _ROUNDING = 1e-9
@@ -161,6 +163,7 @@ def project_to_simplex(point: FloatArray) -> FloatArray:
     Args:
         point: float64 ``[n]``.
     """
+    point = point - point.max()  # the result is the same, and 1 is not lost beside a large number
     falling = np.sort(point)[::-1]
     excess = falling.cumsum() - 1.0
     last = (falling * np.arange(1, len(point) + 1) > excess).nonzero()[0][-1]
@@ -190,7 +193,8 @@ def reversion_towards(weights: FloatArray, expected: FloatArray, epsilon: float)
     """Return the next portfolio of `reversion_step`, given the price relatives that are expected, float64 ``[n]``."""
     spread = expected - expected.sum() / len(expected)
     size = float(spread @ spread)
-    step = max(0.0, (epsilon - float(weights @ expected)) / size) if size > 0.0 else 0.0
+    moves = size > _SAME**2 * float(expected @ expected)
+    step = max(0.0, (epsilon - float(weights @ expected)) / size) if moves else 0.0
     return project_to_simplex(weights + step * spread)
 
 

@@ -199,12 +199,19 @@ def sharpe_sentence(metrics: Mapping[str, Any]) -> str | None:
     plain, deflated = uncertainty["probabilistic_sharpe"], uncertainty["deflated_sharpe"]
     if plain["value"] is None:
         return f"What the Sharpe ratio proves cannot be said: {plain['reason']}."
+    dependent = uncertainty.get("dependent")
     start = f"The true Sharpe ratio is above 0 with a probability of {percent(plain['value'])}"
+    start += " if bars are independent of each other"
+    if dependent is not None:
+        start += f", and of {percent(dependent['probabilistic_sharpe']['value'])} with their dependence counted"
     if deflated["value"] is None:
         return f"{start}, taken by itself; {deflated['reason']}."
+    both = percent(deflated["value"])
+    if dependent is not None:
+        both += f" and {percent(dependent['deflated_sharpe']['value'])}"
     return (
-        f"{start}, taken by itself, and of {percent(deflated['value'])} once the {uncertainty['trials']} "
-        "configurations known to have been tried on these bars are counted."
+        f"{start}, taken by itself, and of {both} once the {uncertainty['trials']} configurations known to have been "
+        "tried on these bars are counted."
     )
 
 

@@ -107,6 +107,20 @@ def test_projection_to_the_simplex():
         np.testing.assert_allclose(project_to_simplex(point), np.maximum(point - shift, 0), atol=1e-12)
 
 
+def test_projection_of_points_far_away():
+    """1 is lost beside 1e18: the nearest weights are where the largest coordinate is."""
+    np.testing.assert_array_equal(project_to_simplex(np.array([1e18, -1e18, 3e17])), [1, 0, 0])
+    np.testing.assert_array_equal(project_to_simplex(np.array([-2e20, -2e20])), [0.5, 0.5])
+
+
+def test_olmar_stays_where_symbols_differ_by_rounding_alone():
+    """Prices that move as one: what is left of their difference is of the order of 1e-17."""
+    path = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, 60)))
+    prices = path[:, None] * np.array([1.0, 3.0, 0.7])
+    found = OLMAR().weights(prices, np.ones(prices.shape, bool), np.arange(60))
+    np.testing.assert_allclose(found, 1 / 3, rtol=1e-9)
+
+
 def test_least_variance_in_closed_form():
     np.testing.assert_allclose(least_variance(np.diag([1.0, 2.0, 4.0])), np.array([4, 2, 1]) / 7, atol=1e-12)
     # Correlation 0.9: without the sign constraint the second weight would be (1 - 1.8) / (1 + 4 - 3.6) < 0.

@@ -11,6 +11,7 @@ from typing import Any
 from batchenv.errors import RunError
 from stateful.evaluation.page import Page, chart, tiles
 from stateful.evaluation.stitching import CURVE_METRICS
+from stateful.evaluation.uncertainty import DRAWDOWN_HOLDS
 from stateful.evaluation.walk_forward_figures import build_figures, write_plot
 from stateful.evaluation.walk_forward_results import FoldResult, WalkForwardResults
 from stateful.metrics import METRICS, Metric, missing_reason
@@ -158,7 +159,8 @@ def _tiles(results: WalkForwardResults) -> str:
         note = "folds" if compared == len(folds) else "folds that can be compared"
         rows.append((f"Beat {results.labels[results.main]}", f"{results.won[results.main]} of {compared}", note))
     small = "" if results.uncertainty is None else percent(results.uncertainty.level, digits=0)
-    note = f"<p class=under>Small: the middle {small} of resampled histories.</p>" if small else ""
+    drawdown = f"that of the drawdown holds in {DRAWDOWN_HOLDS} of cases"
+    note = f"<p class=under>Small: the middle {small} of resampled histories; {drawdown}.</p>" if small else ""
     return tiles(rows) + note
 
 
