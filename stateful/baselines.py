@@ -253,59 +253,61 @@ class RandomTurnover(BaselinePolicy):
         Raises:
             ConfigError: ``turnover_per_bar`` is not known.
         """
-        drawn = self._drawn(accounts.lane[:, None], accounts.bar[:, None], accounts.active.shape[1])
+        target = self._targets(accounts.lane[:, None], accounts.bar[:, None], accounts.active)
+        money, turnover = accounts.money[:, None], self._turnover
         held = accounts.holdings * accounts.marks * accounts.active
-        moves = self._moves(drawn * accounts.active, held, accounts.money[:, None], accounts.equity[:, None])
-        money = accounts.money[:, None]
-        return accounts.bar, np.divide(held + moves, money, out=np.zeros_like(held), where=money > 0.0)
+        gaps = target * money - held
+        distance = np.abs(gaps).sum(axis=1, keepdims=True)
+        part = turnover * accounts.equity[:, None] / np.where(distance > 0.0, distance, np.inf)
+        aim = held + np.minimum(part, 1.0) * gaps
+        return accounts.bar, np.divide(aim, money, out=np.zeros_like(held), where=money > 0.0)
 
     def orders(self, env: Any) -> FloatArray:
         """Return the orders decided at the close of ``env.bar``; see `BaselinePolicy.orders`."""
-        calendar, bar, holdings = Calendar.of(env.market), env.bar, env.holdings
-        active, marks = calendar.holdable[bar] & env.values.tradable[0], calendar.marks[bar]
-        held = holdings * marks * active
-        moves = self._moves(self._path(env)[bar] * active, held, env.cash + held.sum(), env.equity)
-        orders: FloatArray = np.divide(moves, marks, out=np.zeros_like(held), where=active)
+        (active, marks, targets), bar = self._path(env), env.bar
+        held = env.holdings * marks[bar] * active[bar]
+        gaps = targets[bar] * (env.cash + float(held.sum())) - held
+        distance = float(np.abs(gaps).sum())
+        if distance > 0.0:
+            gaps *= min(self._turnover * env.equity / distance, 1.0)
+        orders: FloatArray = np.divide(gaps, marks[bar], out=np.zeros_like(gaps), where=active[bar])
         return orders
 
-    def _path(self, env: Any) -> FloatArray:
-        """Return `_drawn` for all bars of an account's market, float64 ``[bars, symbols]``."""
-        key = (env.market, env.lane)
-        known = self.__dict__.get("_paths")
-        if known is None or known[0] != key:
-            drawn = self._drawn(np.int64(env.lane), np.arange(env.market.n_bars)[:, None], env.market.n_symbols)
-            known = self.__dict__["_paths"] = (key, drawn)
-        drawn = known[1]
-        return drawn
-
-    def _drawn(self, lane: Any, bar: IntArray, symbols: int) -> FloatArray:
-        """Return exponential numbers: divided by their sum, they are uniform on the simplex."""
-        drawn: FloatArray = -np.log((draw(self.seed, lane, bar, np.arange(symbols)) + 0.5) / 2.0**32)
-        return drawn
-
-    def _moves(self, drawn: FloatArray, held: FloatArray, money: Any, equity: Any) -> FloatArray:
-        """Return how much money goes into each symbol, float64 ``[..., symbols]``.
-
-        Args:
-            drawn: Exponential numbers, 0 for what cannot be held, float64 ``[..., symbols]``.
-            held: Value of the positions that can be divided, float64 ``[..., symbols]``.
-            money: The same and cash, ``[..., 1]``.
-            equity: ``[..., 1]``.
+    @property
+    def _turnover(self) -> float:
+        """``turnover_per_bar``.
 
         Raises:
-            ConfigError: ``turnover_per_bar`` is not known.
+            ConfigError: It is not known.
         """
         if self.turnover_per_bar is None:
             raise ConfigError(
                 f"{self.name}: turnover_per_bar is not known; expected a fraction of equity, or a backtest that plays "
                 "this baseline after an agent"
             )
-        total = drawn.sum(axis=-1, keepdims=True)
-        gaps = drawn / np.where(total > 0.0, total, 1.0) * money - held
-        distance = np.abs(gaps).sum(axis=-1, keepdims=True)
-        part = self.turnover_per_bar * equity / np.where(distance > 0.0, distance, np.inf)
-        moves: FloatArray = np.minimum(part, 1.0) * gaps
-        return moves
+        return self.turnover_per_bar
+
+    def _path(self, env: Any) -> tuple[BoolArray, FloatArray, FloatArray]:
+        """Return what can be held, the marks and the targets of every bar of an account, ``[bars, symbols]``."""
+        task, universe = env.task, env.values.tradable[0]
+        known = self.__dict__.get("_known")
+        if known is None or known[0] is not task or known[1:3] != (env.lane, universe.tobytes()):
+            calendar, bars = Calendar.of(task.market), np.arange(task.market.n_bars)[:, None]
+            active = calendar.holdable & universe
+            path = active, calendar.marks, self._targets(np.int64(env.lane), bars, active)
+            known = self.__dict__["_known"] = (task, env.lane, universe.tobytes(), path)
+        found: tuple[BoolArray, FloatArray, FloatArray] = known[3]
+        return found
+
+    def _targets(self, lane: Any, bar: IntArray, active: BoolArray) -> FloatArray:
+        """Return weights of what is active, uniform among all, float64 ``[k, symbols]``; 0 where nothing is."""
+        drawn = draw(self.seed, lane, bar, np.arange(active.shape[1]))
+        # Exponential numbers, divided by their sum, are uniform on the simplex.
+        waiting = np.where(active, -np.log((drawn + 0.5) / 2.0**32), 0.0)
+        targets: FloatArray = waiting / np.where(
+            active.any(axis=1, keepdims=True), waiting.sum(axis=1, keepdims=True), 1.0
+        )
+        return targets
 
 
 @dataclass(frozen=True)

@@ -316,6 +316,16 @@ def test_a_rule_that_means_to_rest_is_a_measure() -> None:
     assert kinds(results) == {}
 
 
+def test_one_account_under_several_names_is_said_to_be_one() -> None:
+    """Twenty bars without a history: nothing has a year to look back on, and there is one date to rebalance."""
+    flags = {flag.name: flag for flag in backtest(market(0, 20)).flags}
+    assert flags["same_baselines"].severity == "note"
+    assert (
+        "buy and hold, equal weight, minimum variance, inverse volatility and momentum" in flags["same_baselines"].text
+    )
+    assert "same_baselines" not in {flag.name for flag in backtest(market(0, 600)).flags}
+
+
 # --- several tests together ---------------------------------------------------------------------------------
 
 

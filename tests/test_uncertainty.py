@@ -409,6 +409,7 @@ def test_the_sharpe_ratio_is_said_to_be_one_of_so_many():
     assert sharpe_sentence(metrics) == f"{start}; nobody counted."
     metrics["uncertainty"] |= {"trials": 12, "deflated_sharpe": {"value": 0.61, "reason": None}}
     assert sharpe_sentence(metrics) == (
-        f"{start}, and of 61.0% and 55.0% once the 12 configurations known to have been tried on these bars are counted."
+        f"{start}, and of 61.0% and 55.0% once the 12 configurations known to have been tried on these bars are "
+        "counted."
     )
     assert sharpe_sentence({"uncertainty": None}) is None

@@ -422,6 +422,22 @@ def _lost_to_costs(results: BacktestResults) -> Flag | None:
     )
 
 
+def _same_baselines(results: BacktestResults) -> Flag | None:
+    """Baselines that are one account under several names."""
+    same: dict[bytes, list[str]] = {}
+    for name, account in results.baselines.items():
+        same.setdefault(account["equity"].to_numpy(np.float64).tobytes(), []).append(results.labels[name])
+    groups = [" and ".join([", ".join(names[:-1]), names[-1]]) for names in same.values() if len(names) > 1]
+    if not groups:
+        return None
+    return Flag(
+        "same_baselines",
+        "note",
+        f"Counted more than once: {'; '.join(groups)} did the same at every bar. It may be that no symbol has been listed "
+        "for as long as a rule looks back, or that the test is shorter than a month.",
+    )
+
+
 _CHECKS: tuple[Callable[[BacktestResults], Flag | None], ...] = (
     _seen_in_training,
     _tried_before,
@@ -430,6 +446,7 @@ _CHECKS: tuple[Callable[[BacktestResults], Flag | None], ...] = (
     _ruined,
     _no_measure,
     _lost_to_costs,
+    _same_baselines,
     _few_trades,
     _unfillable,
     _costs,
