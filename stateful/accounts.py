@@ -5,7 +5,7 @@ Orders that carry out a decision follow from them: `Accounts.carried_out`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,6 +17,7 @@ from batchenv.errors import ConfigError
 from batchenv.market import MarketData
 from stateful.schedules import NEVER, BoolArray, Calendar, Chances, FloatArray, IntArray
 
+_OF_LANES = ("lane", "bar", "start", "cash", "equity", "holdings", "allowed", "leverage")
 _INDICES: WeakKeyDictionary[MarketData, FloatArray] = WeakKeyDictionary()
 
 
@@ -127,14 +128,14 @@ class Accounts:
         return np.where(self.active, shares - self.holdings, 0.0)
 
     def drifted(self, since: IntArray, weights: FloatArray) -> FloatArray:
-        """Return what has become of weights decided at ``since`` (`NEVER`: now), as prices moved; 0 outside `active`.
+        """Return what has become of weights decided at ``since``, as prices moved; 0 outside `active`.
 
         Args:
             since: int64 ``[k]``.
             weights: float64 ``[k, S]``.
         """
         index = part_of_index(self.task.market)
-        growth = np.nan_to_num(index[self.bar] / index[np.where(since == NEVER, self.bar, since)])
+        growth = np.nan_to_num(index[self.bar] / index[since])
         value = weights * growth * self.active
         total = value.sum(axis=1, keepdims=True) + 1.0 - weights.sum(axis=1, keepdims=True)  # the rest is cash
         drifted: FloatArray = np.zeros_like(value)
@@ -158,18 +159,37 @@ class Accounts:
         Returns:
             Signed shares, float64 ``[k, S]``.
         """
-        before = np.where(since == NEVER, self.bar, since)
-        part = self.active & self.calendar.holdable[before] & (since != NEVER)[:, None]
+        chances, decided = Chances.of(self.task, part_of_index(self.task.market)), np.flatnonzero(since != NEVER)
+        alike = len(decided) and (bars[decided] == bars[decided[0]]).all()
+        if alike and chances.shares is None:
+            done = chances.done(self.calendar.holdable, since[decided], int(bars[decided[0]]))
+            decided = decided[self.bar[decided] <= done]
+        orders = np.zeros_like(self.holdings)
+        if len(decided):
+            busy = self._some(decided)
+            orders[decided] = busy._left(since[decided], weights[decided], bars[decided], once[decided])
+        return orders
+
+    def _some(self, lanes: IntArray) -> Accounts:
+        """Return some of the accounts."""
+        if len(lanes) == len(self.lane):
+            return self
+        rows = {name: getattr(self, name)[lanes] for name in _OF_LANES}
+        return replace(self, **rows)
+
+    def _left(self, since: IntArray, weights: FloatArray, bars: IntArray, once: BoolArray) -> FloatArray:
+        """Return the orders that are left of decisions that were made; see `carried_out`."""
+        part = self.active & self.calendar.holdable[since]
         index = part_of_index(self.task.market)
         chances, needed, shares = Chances.of(self.task, index), bars[:, None], None
         if chances.shares is not None:
             weight = self.drifted(since, weights)
             worth = np.where(weight > 0.0, weight, 1.0) * self.money[:, None]
             shares = np.divide(worth, index[self.bar], out=np.zeros_like(worth), where=part)
-        waiting = part & chances.waiting(before, self.bar, needed, shares)
+        waiting = part & chances.waiting(since, self.bar, needed, shares)
         late = np.zeros_like(waiting)
         if not once.all():
-            own = np.where(part, chances.last_needed(before, needed, shares), NEVER)
+            own = np.where(part, chances.last_needed(since, needed, shares), NEVER)
             last = own.max(axis=1)
             late = part & (own < last[:, None]) & ~once[:, None]
             late &= chances.waiting(np.clip(last, 0, self.bar), self.bar, needed, shares)

@@ -20,7 +20,7 @@ from batchenv.config import BacktestConfig
 from batchenv.episodes import draw
 from batchenv.errors import ConfigError
 from stateful.accounts import Accounts
-from stateful.policies import BaselinePolicy, WeightRule, WindowRule
+from stateful.policies import BaselinePolicy, EqualRule, WeightRule, WindowRule
 from stateful.portfolios import (
     best_equally,
     equal,
@@ -58,7 +58,7 @@ class Baseline(Protocol):
 
 
 @dataclass(frozen=True)
-class BuyAndHold(WeightRule):
+class BuyAndHold(EqualRule):
     """Equal money in every symbol that is listed at the start, bought once and never traded again.
 
     The orders add up to all equity; where costs or a higher fill price make that unaffordable, rule 3.4 scales them
@@ -71,25 +71,19 @@ class BuyAndHold(WeightRule):
     label: str = "buy and hold"
     rebalance_bars = None
 
-    def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
-        """Return equal weights; see `WeightRule.weights`."""
-        return equal(active[bars])
-
     def _due(self, calendar: Calendar, opening: IntArray, bar: IntArray) -> IntArray:
         """Return the opening: there is one decision."""
         return opening
 
     def once(self, accounts: Accounts, since: IntArray) -> BoolArray:
         """Leave alone what was bought, unless it has to be divided again with a symbol that was listed a day later."""
-        opening = np.zeros_like(since)
-        for universe, lanes in accounts.universes():
-            opening[lanes] = accounts.calendar.opening(universe, accounts.start[lanes])
+        opening = accounts.calendar.opening(accounts.allowed, accounts.start)
         alone: BoolArray = since == opening
         return alone
 
 
 @dataclass(frozen=True)
-class EqualWeight(WeightRule):
+class EqualWeight(EqualRule):
     """The same money in every symbol listed so far, restored once a month or every ``rebalance_bars`` bars.
 
     With ``rebalance_bars`` 1 it is the uniform constant rebalanced portfolio.
@@ -98,10 +92,6 @@ class EqualWeight(WeightRule):
     rebalance_bars: int | None = None
     name: str = "equal_weight"
     label: str = "equal weight"
-
-    def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
-        """Return equal weights; see `WeightRule.weights`."""
-        return equal(active[bars])
 
 
 @dataclass(frozen=True)

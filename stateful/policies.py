@@ -201,7 +201,7 @@ class _Plan:
         universe: Symbols that may be traded, as bytes.
         since: The bar of the last decision at each bar, `NEVER` before the first, list ``[bars]``.
         busy: Whether there can be an order at a bar, list ``[bars]``.
-        weights: What was decided, float64 ``[bars, symbols]``; only the rows of decisions are filled in.
+        weights: What was decided, float64 ``[bars, symbols]``, 0 where nothing was.
         holdable: `Calendar.holdable` of what may be traded, bool ``[bars, symbols]``.
         marks: `Calendar.marks`.
     """
@@ -255,12 +255,11 @@ class WeightRule(BaselinePolicy):
 
     def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
         """Return the last decision of each lane; see `BaselinePolicy.decided`."""
-        market = accounts.task.market
-        since, weights = np.full_like(accounts.bar, NEVER), np.zeros(accounts.holdings.shape)
+        since = self._since(accounts.calendar, accounts.allowed, accounts.start, accounts.bar)
+        weights = np.zeros(accounts.holdings.shape)
         for universe, lanes in accounts.universes():
-            since[lanes] = self._since(accounts.calendar, universe, accounts.start[lanes], accounts.bar[lanes])
             known = lanes[since[lanes] != NEVER]
-            weights[known] = self._table(market, universe, since[known])[since[known]]
+            weights[known] = self._decide(accounts.task.market, universe, since[known])
         return np.where(weights.any(axis=1), since, NEVER), weights
 
     def orders(self, env: Any) -> FloatArray:
@@ -283,27 +282,27 @@ class WeightRule(BaselinePolicy):
         """Return the last bar of the schedule, int64 ``[k]``."""
         return calendar.due(opening, bar, self.rebalance_bars)
 
-    def _since(self, calendar: Calendar, universe: BoolArray, start: IntArray, bar: IntArray) -> IntArray:
-        """Return the bar of the last decision of each lane of a universe, `NEVER` before the first, int64 ``[k]``."""
-        opening = calendar.opening(universe, start)
+    def _since(self, calendar: Calendar, allowed: BoolArray, start: IntArray, bar: IntArray) -> IntArray:
+        """Return the bar of the last decision of each lane, `NEVER` before the first, int64 ``[k]``."""
+        opening = calendar.opening(allowed, start)
         begun = opening <= bar
         opening = np.where(begun, opening, bar)
-        since = np.maximum(self._due(calendar, opening, bar), calendar.late_arrival(universe, opening, bar))
+        since = np.maximum(self._due(calendar, opening, bar), calendar.late_arrival(allowed, opening, bar))
         return np.where(begun, since, NEVER)
 
-    def _table(self, market: MarketData, universe: BoolArray, bars: IntArray) -> FloatArray:
-        """Return weights by bar, float64 ``[bars, symbols]``, of which those of ``bars`` are known from now on."""
+    def _decide(self, market: MarketData, universe: BoolArray, bars: IntArray) -> FloatArray:
+        """Return the weights decided at some bars of the part, float64 ``[k, symbols]``; they are remembered."""
         tables = self.__dict__.setdefault("_tables", WeakKeyDictionary()).setdefault(market, {})
         key, prices, calendar = universe.tobytes(), total_return_index(market), Calendar.of(market)
         if key not in tables:
             tables[key] = np.full(prices.shape, np.nan)
         table: FloatArray = tables[key]
-        before = len(prices) - market.n_bars
-        missing = np.unique(bars[np.isnan(table[bars + before, 0])]) + before
+        rows = bars + len(prices) - market.n_bars
+        missing = np.unique(rows[np.isnan(table[rows, 0])])
         if len(missing):
             needed = np.arange(len(prices)) if self.at_once else missing
             table[needed] = self.weights_in(calendar, prices, calendar.all_holdable & universe, needed)
-        return table[before:]
+        return table[rows]
 
     def _plan_of(self, env: Any) -> _Plan:
         """Return the plan of the current episode of an account."""
@@ -316,34 +315,32 @@ class WeightRule(BaselinePolicy):
     def _make_plan(self, task: TradingTask, start: int, universe: BoolArray) -> _Plan:
         market, calendar = task.market, Calendar.of(task.market)
         n = market.n_bars
-        bars = np.arange(start, n)
-        since = np.full(n, NEVER)
-        since[start:] = self._since(calendar, universe, np.full_like(bars, start), bars)
+        bars, since = np.arange(start, n), np.full(n, NEVER)
+        allowed = np.broadcast_to(universe, (len(bars), market.n_symbols))
+        since[start:] = self._since(calendar, allowed, np.full_like(bars, start), bars)
         decisions = np.unique(since[since != NEVER])
-        weights = self._table(market, universe, decisions)
+        weights = np.zeros((n, market.n_symbols))
+        weights[decisions] = self._decide(market, universe, decisions)
         since[np.isin(since, decisions[~weights[decisions].any(axis=1)])] = NEVER
-        done = self._done(task, universe, decisions)
+        done = Chances.of(task, part_of_index(market)).done(calendar.holdable, decisions, 1)
         last = np.searchsorted(decisions, since)
         busy = (since != NEVER) & (np.arange(n) <= np.append(done, NEVER)[last])
         holdable = calendar.holdable if universe.all() else calendar.holdable & universe
         return _Plan(task, start, universe.tobytes(), since.tolist(), busy.tolist(), weights, holdable, calendar.marks)
 
-    def _done(self, task: TradingTask, universe: BoolArray, decisions: IntArray) -> IntArray:
-        """Return the last bar at which each decision can still need orders, int64 ``[decisions]``.
 
-        With a participation limit it depends on the account, so that no bar is left out.
-        """
-        calendar, market = Calendar.of(task.market), task.market
-        chances = Chances.of(task, part_of_index(market))
-        n, one = market.n_bars, np.ones((1, 1), np.int64)
-        if chances.shares is not None or not len(decisions):
-            return np.full(len(decisions), n)
-        part = calendar.holdable[decisions] & universe
-        own = np.where(part, chances.last_needed(decisions, one, None), NEVER)
-        last = np.minimum(own.max(axis=1), n)
-        again = np.where(part & (own < last[:, None]), chances.last_needed(last, one, None), NEVER)
-        done: IntArray = np.maximum(last, again.max(axis=1))
-        return done
+class EqualRule(WeightRule):
+    """A rule that holds every symbol equally, whatever its past."""
+
+    def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
+        """Return equal weights; see `WeightRule.weights`."""
+        return equal(active[bars])
+
+    def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
+        """Return the last decision of each lane; see `BaselinePolicy.decided`."""
+        since = self._since(accounts.calendar, accounts.allowed, accounts.start, accounts.bar)
+        active = accounts.calendar.holdable[since] & accounts.allowed & (since != NEVER)[:, None]
+        return np.where(active.any(axis=1), since, NEVER), equal(active)
 
 
 class WindowRule(WeightRule):

@@ -35,6 +35,8 @@ NEVER = -1
 HALT = 35 * DAY
 """A symbol without a bar for longer has halted, and no money waits for it: by then the money would have been divided
 anew, a month and a weekend or holiday after the symbol's last bar."""
+_REMEMBERED = 8
+"""Numbers of bars that decisions need for which their ends are remembered: one for each limit of an order."""
 SETTLING = LONG_WEEKEND * DAY
 """How long after the first bar a first listing still counts as being there from the start. Without earlier bars nobody
 can tell a symbol whose market is closed for a long weekend from one that does not exist yet."""
@@ -84,19 +86,21 @@ class Calendar:
     def _openings(self) -> dict[bytes, IntArray]:
         return {}
 
-    def opening(self, universe: BoolArray, start: IntArray) -> IntArray:
+    def opening(self, allowed: BoolArray, start: IntArray) -> IntArray:
         """Return the first bar from ``start`` on with anything to hold, the number of bars where there is none.
 
         Args:
-            universe: Symbols that may be traded, bool ``[symbols]``.
+            allowed: Symbols that may be traded, bool ``[k, symbols]``.
             start: First bars of episodes, int64 ``[k]``.
         """
-        key = universe.tobytes()
-        if key not in self._openings:
-            n = len(self.times)
-            bars = np.where(self.holdable[:, universe].any(axis=1), np.arange(n), n)
-            self._openings[key] = np.minimum.accumulate(bars[::-1])[::-1]
-        return self._openings[key][start]
+        found, n = start.copy(), len(self.times)
+        for lane in np.flatnonzero(~(self.holdable[start] & allowed).any(axis=1)).tolist():
+            key = allowed[lane].tobytes()
+            if key not in self._openings:
+                bars = np.where((self.holdable & allowed[lane]).any(axis=1), np.arange(n), n)
+                self._openings[key] = np.minimum.accumulate(bars[::-1])[::-1]
+            found[lane] = self._openings[key][start[lane]]
+        return found
 
     def due(self, opening: IntArray, bar: IntArray, every: int | None) -> IntArray:
         """Return the last bar of a schedule that begins at ``opening``, int64 ``[k]``.
@@ -113,19 +117,19 @@ class Calendar:
         months = (self.times[bar] - began) // MONTH
         return np.searchsorted(self.times, began + months * MONTH)
 
-    def late_arrival(self, universe: BoolArray, opening: IntArray, bar: IntArray) -> IntArray:
+    def late_arrival(self, allowed: BoolArray, opening: IntArray, bar: IntArray) -> IntArray:
         """Return the last bar up to ``bar`` at which a symbol was listed while the account was settling (`SETTLING`).
 
         Args:
-            universe: Symbols that may be traded, bool ``[symbols]``.
+            allowed: Symbols that may be traded, bool ``[k, symbols]``.
             opening: First bar of the schedule, int64 ``[k]``; it is returned where no symbol was listed after it.
             bar: The current bar, not before ``opening``, int64 ``[k]``.
         """
         found = opening
-        for listed in np.unique(self.first_listed[universe]):
-            if listed < len(self.times):
-                soon = self.times[listed] - self.times[opening] <= SETTLING
-                found = np.where((listed > opening) & (listed <= bar) & soon, listed, found)
+        for listed in np.unique(self.first_listed[(self.first_listed > 0) & (self.first_listed < len(self.times))]):
+            soon = self.times[listed] - self.times[opening] <= SETTLING
+            mine = allowed[:, self.first_listed == listed].any(axis=1)
+            found = np.where((listed > opening) & (listed <= bar) & soon & mine, listed, found)
         return found
 
     def rows_back(self, rows: IntArray, span: int) -> IntArray:
@@ -146,13 +150,13 @@ class Chances:
     """When an order can fill (rules 1.4 and 3.1).
 
     Attributes:
-        count: Bars before this one at which an order could be decided on that could fill, int64
+        count: Bars before this one at which an order could be decided on that could fill, int32
             ``[bars + 1, symbols]``.
         shares: How many shares these orders could fill in all, where a participation limit is set; shares as they were
             counted at the first bar. Float64 ``[bars + 1, symbols]``, else None.
     """
 
-    count: IntArray
+    count: npt.NDArray[np.int32]
     shares: FloatArray | None
 
     @classmethod
@@ -175,7 +179,7 @@ class Chances:
             if limit is not None and market.volume is not None:
                 counted = market.close / index  # one share is so many shares of the first bar
                 shares = _so_far(np.where(can, limit * market.volume * counted, 0.0), market, fill)
-            known[key] = cls(_so_far(can.astype(np.int64), market, fill), shares)
+            known[key] = cls(_so_far(can.astype(np.int32), market, fill), shares)
         return known[key]
 
     def waiting(self, since: IntArray, bar: IntArray, bars: IntArray, shares: FloatArray | None) -> BoolArray:
@@ -209,6 +213,33 @@ class Chances:
             found = np.maximum(found, _reached(self.shares, since, shares))
         return found - 1
 
+    def done(self, holdable: BoolArray, since: IntArray, bars: int) -> IntArray:
+        """Return the last bar at which a decision can still need orders, whoever made it, int64 ``[k]``.
+
+        Where that depends on the account (a participation limit, orders limited in shares) no bar is left out.
+
+        Args:
+            holdable: `Calendar.holdable`.
+            since: The bars of the decisions, int64 ``[k]``.
+            bars: Bars to fill at that are needed.
+        """
+        n = len(holdable)
+        if self.shares is not None or (len(self._done) >= _REMEMBERED and bars not in self._done):
+            return np.full(len(since), n)
+        known = self._done.setdefault(bars, np.full(n, NEVER))
+        missing = np.unique(since[known[since] == NEVER])
+        if len(missing):
+            part, needed = holdable[missing], np.array([[bars]])
+            own = np.where(part, self.last_needed(missing, needed, None), 0)
+            last = np.minimum(own.max(axis=1), n)
+            again = np.where(part & (own < last[:, None]), self.last_needed(last, needed, None), 0)
+            known[missing] = np.maximum(last, again.max(axis=1))
+        return known[since]
+
+    @cached_property
+    def _done(self) -> dict[int, IntArray]:
+        return {}
+
 
 _CHANCES: WeakKeyDictionary[MarketData, dict[tuple[str, bool, float | None], Chances]] = WeakKeyDictionary()
 
@@ -219,7 +250,7 @@ def _so_far(at_fill: npt.NDArray[Any], market: MarketData, fill: str) -> npt.NDA
     if fill != "close":
         offered = np.zeros_like(at_fill)
         offered[:-1] = np.where(np.isnan(market.mark[:-1]), 0, at_fill[1:])
-    return np.concatenate([np.zeros_like(offered[:1]), np.cumsum(offered, axis=0)])
+    return np.concatenate([np.zeros_like(offered[:1]), np.cumsum(offered, axis=0, dtype=offered.dtype)])
 
 
 def _reached(so_far: npt.NDArray[Any], since: IntArray, needed: npt.NDArray[Any]) -> IntArray:

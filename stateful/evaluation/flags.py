@@ -433,8 +433,8 @@ def _same_baselines(results: BacktestResults) -> Flag | None:
     return Flag(
         "same_baselines",
         "note",
-        f"Counted more than once: {'; '.join(groups)} did the same at every bar. It may be that no symbol has been listed "
-        "for as long as a rule looks back, or that the test is shorter than a month.",
+        f"Counted more than once: {'; '.join(groups)} did the same at every bar. It may be that no symbol has been "
+        "listed for as long as a rule looks back, or that the test is shorter than a month.",
     )
 
 

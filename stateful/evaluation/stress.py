@@ -343,7 +343,7 @@ def _play_buy_and_hold(market: MarketData, rules: EnvConfig, given: dict[str, An
 
 def _first_orders(market: MarketData, rules: EnvConfig, starts: npt.NDArray[np.int64]) -> Floats:
     """Return the largest order of buy and hold as a fraction of equity, 1 where a symbol has to wait; ``[lanes]``."""
-    calendar, everything = Calendar.of(market), np.ones(market.n_symbols, np.bool_)
+    calendar, everything = Calendar.of(market), np.ones((len(starts), market.n_symbols), np.bool_)
     chances = Chances.of(TradingTask.build(market, rules.updated(features=())), part_of_index(market))
     opening = np.minimum(calendar.opening(everything, starts), market.n_bars - 1)
     part = calendar.holdable[opening]
