@@ -48,6 +48,7 @@ bench: install
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/results/layers.json
 	$(BIN)/python -m benchmarks.learning --json benchmarks/results/learning.json
 	$(BIN)/python -m benchmarks.curves --json benchmarks/results/curves.json
+	$(BIN)/python -m benchmarks.baselines --json benchmarks/results/baselines.json
 	$(BIN)/python -m benchmarks.summary
 
 bench-peers: $(PEERS)/installed

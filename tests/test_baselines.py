@@ -38,6 +38,7 @@ from stateful.portfolios import (
     minimum_variance,
     project_to_simplex,
     reversion_step,
+    shrunk_covariance,
 )
 from tests.markets import frame, market, ragged_market
 from tests.stateful.policies import ConstantAgent, RandomAgent
@@ -160,6 +161,28 @@ def test_minimum_variance_shrinks_as_ledoit_and_wolf():
     assert 0.05 < shrinkage < 1
     shrunk = shrinkage * mean * np.eye(n) + (1 - shrinkage) * sample
     np.testing.assert_allclose(minimum_variance(prices), least_variance(shrunk), atol=1e-9)
+
+
+def test_minimum_variance_is_that_of_sklearn_and_of_an_active_set_solver():
+    """Two libraries that know nothing of the shortcuts: Ledoit and Wolf's shrinkage, and Lawson and Hanson's solver."""
+    from scipy.optimize import nnls
+    from sklearn.covariance import ledoit_wolf
+
+    rng, limited = np.random.default_rng(5), 0
+    for n in (1, 2, 5, 12, 40):
+        for n_bars in (21, 60, 253):
+            common = rng.normal(0, 0.01, (n_bars, 1)) * rng.uniform(-0.5, 2, n)
+            returns = common + rng.normal(0, 0.01, (n_bars, n)) * rng.uniform(0.2, 3, n)
+            prices = 100 * np.exp(returns.cumsum(axis=0))
+            covariance, _ = ledoit_wolf(prices[1:] / prices[:-1] - 1)
+            np.testing.assert_allclose(
+                shrunk_covariance(prices[1:] / prices[:-1] - 1), covariance, rtol=1e-9, atol=1e-15
+            )
+            root = np.linalg.cholesky(covariance / covariance.mean()).T
+            solution, _ = nnls(root, np.linalg.solve(root.T, np.ones(n)))
+            np.testing.assert_allclose(minimum_variance(prices), solution / solution.sum(), atol=1e-9)
+            limited += (solution == 0).any()
+    assert limited >= 5  # of which some weights are held at 0
 
 
 def test_inverse_volatility_by_hand():
@@ -653,6 +676,33 @@ def test_random_trading_beside_an_agent_that_rests_rests_too():
 def test_random_trading_must_know_how_much():
     with pytest.raises(ConfigError, match="turnover_per_bar is not known"):
         backtest(market(0), {}, agent=RandomTurnover())
+
+
+# --- worked out ahead ---------------------------------------------------------------------------------------
+
+
+def test_what_a_rule_decides_is_worked_out_once_and_bars_without_orders_are_skipped(monkeypatch):
+    asked, looked = [], []
+
+    class Counted(EqualWeight):
+        def _decide(self, market, universe, bars):
+            asked.append(len(bars))
+            return super()._decide(market, universe, bars)
+
+    of = Accounts.of.__func__
+    monkeypatch.setattr(Accounts, "of", classmethod(lambda cls, env: looked.append(env.bar) or of(cls, env)))
+    env = StatefulTradingEnv(market(0, 400), {}, [], seed=0)
+    rule = Counted(rebalance_bars=20)
+    for _ in range(2):
+        env.reset()
+        over, traded = False, 0
+        while not over:
+            orders = rule.orders(env)
+            traded += orders.any()
+            *_, terminated, truncated, _ = env.step_orders(orders)
+            over = terminated or truncated
+    assert asked == [20] and traded == 20
+    assert looked == []  # every decision is carried out at the bar that it was made at
 
 
 # --- configuration ------------------------------------------------------------------------------------------
