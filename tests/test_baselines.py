@@ -501,6 +501,14 @@ def test_a_limited_mode_takes_several_bars_and_then_holds():
     assert env.history["turnover"].iloc[5:].max() < 1e-9
 
 
+def test_a_limited_mode_is_done_when_the_last_bar_is_that_it_needs():
+    """Ten bars at a tenth of equity, where all symbols have all bars; what opens leave to be mended is left."""
+    env = FastTrainingEnv(market(3), {"action_config": {"mode": "trade"}}, [], seed=0)
+    actions = play(env, EqualWeight(rebalance_bars=30))
+    traded = np.flatnonzero(np.abs(actions).max(axis=1) > 0)
+    assert set(traded % 30) == set(range(10))
+
+
 def test_cash_that_comes_in_later_is_not_invested():
     bars = ragged_market(0)  # D is delisted
     env = FastTrainingEnv(bars, {"action_config": {"mode": "trade"}}, [], seed=0)

@@ -153,6 +153,23 @@ def test_an_order_at_the_end_had_no_time() -> None:
     assert kinds(backtest(longer, ConstantAgent([0.0, 0.5]), baselines=(LastFriday(),))) == {}  # it took the order back
 
 
+def test_an_order_with_a_bar_to_fill_at_has_time_only_if_something_is_left_of_the_test() -> None:
+    class Once:
+        name, label = "once", "one order that is too small for a lot"
+
+        def __init__(self, bar: int) -> None:
+            self.bar = bar
+
+        def orders(self, env: Any) -> Any:
+            if env.bar == env.start:
+                return np.array([100.0, 0.0])
+            return np.array([0.0, 300.0 * (env.bar == self.bar)])
+
+    lots = {"execution_config": {"lot_size": {"A": 0.0, "B": 400.0}}}
+    assert kinds(backtest(rising(90), baselines=(Once(87),), **lots)) == {}
+    assert kinds(backtest(rising(90), baselines=(Once(80),), **lots)) == {"once": "could_not_buy"}
+
+
 def test_a_short_test_in_which_a_symbol_never_opens_is_none() -> None:
     bars = stock_and_coin().between("2023-06-10", "2023-06-12")  # Saturday and Sunday
     assert kinds(backtest(bars, ConstantAgent([0.0, 0.5]), baselines=(BuyAndHold(),))) == {
@@ -192,6 +209,17 @@ def test_a_start_later_than_the_agents_is_no_comparison() -> None:
     assert results.flags[0].severity == "severe"
     assert kinds(backtest(bars, baselines=(Later(3, waits=True), BuyAndHold()))) == {}  # it means to
     assert kinds(backtest(bars, baselines=(Later(0), BuyAndHold()))) == {}
+
+
+def test_an_early_order_that_could_have_filled_is_no_early_start() -> None:
+    class Small:
+        name, label = "small", "orders too small for a lot at first"
+
+        def orders(self, env: Any) -> Any:
+            return np.array([{0: 0.4, 3: 10.0}.get(env.bar, 0.0), 0.0])
+
+    results = backtest(rising(), baselines=(Small(),), execution_config={"lot_size": 1.0})
+    assert kinds(results) == {"small": "started_later"}
 
 
 def test_a_market_that_is_closed_is_no_late_start() -> None:
