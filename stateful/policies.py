@@ -234,6 +234,12 @@ class WeightRule(BaselinePolicy):
     at_once: ClassVar[bool] = False
     """Whether `weights` is asked for all bars of history and part, in order, in place of those that are needed."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let a rule that decides in its own way be asked at every bar: what is worked out ahead is not its own."""
+        super().__init_subclass__(**kwargs)
+        if "decided" in vars(cls) and "orders" not in vars(cls):
+            cls.orders = BaselinePolicy.orders  # type: ignore[method-assign]
+
     def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
         """Return the weights decided at the close of some bars; no later bar may be looked at.
 
@@ -341,6 +347,8 @@ class EqualRule(WeightRule):
         since = self._since(accounts.calendar, accounts.allowed, accounts.start, accounts.bar)
         active = accounts.calendar.holdable[since] & accounts.allowed & (since != NEVER)[:, None]
         return np.where(active.any(axis=1), since, NEVER), equal(active)
+
+    orders = WeightRule.orders
 
 
 class WindowRule(WeightRule):

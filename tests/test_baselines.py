@@ -642,6 +642,20 @@ def test_a_rule_of_ones_own_is_a_policy_too():
     np.testing.assert_allclose(results.equity, results.baselines["first"]["equity"], rtol=1e-6)
 
 
+def test_a_rule_that_decides_in_its_own_way_is_asked_at_every_bar():
+    """Nothing that is worked out ahead for the class above it stands in the way."""
+
+    class Alternating(EqualWeight):
+        def decided(self, accounts):
+            return accounts.bar, np.eye(accounts.holdings.shape[1])[accounts.bar % 2]
+
+    env = StatefulTradingEnv(market(0), {"fill": "close", "cost_config": FREE}, [], seed=0)
+    env.reset()
+    for bar in range(4):
+        env.step_orders(Alternating(label="alternating").orders(env))
+        assert (env.holdings > 0).tolist() == [bar % 2 == 0, bar % 2 == 1, False, False]
+
+
 # --- random trading -----------------------------------------------------------------------------------------
 
 
