@@ -73,6 +73,7 @@ bench: install
 	$(BIN)/python -m benchmarks.curves --json benchmarks/results/curves.json
 	$(BIN)/python -m benchmarks.page --json benchmarks/results/page.json
 	$(BIN)/python -m benchmarks.features --json benchmarks/results/features.json
+	$(BIN)/python -m benchmarks.baselines --json benchmarks/results/baselines.json
 	$(BIN)/python -m benchmarks.summary
 	$(BIN)/python -m benchmarks.guard
 

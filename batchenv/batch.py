@@ -152,6 +152,11 @@ class BatchTradingEnv(VectorEnv[Observation, Array, Array]):
         return read_only(self._episode)
 
     @property
+    def decided(self) -> npt.NDArray[np.float32]:
+        """Action numbers of the last step, decided at the bar before, float32 ``[n_envs, symbols]``; a copy."""
+        return self._engine.actions.copy()
+
+    @property
     def bytes_per_lane(self) -> int:
         """Size of one lane's state in bytes, observation not counted."""
         return self._engine.bytes_per_lane

@@ -628,7 +628,7 @@ class BacktestConfig(ConfigModel):
         frame_stack: ``n_stack`` of that model's `VecFrameStack`, where it was trained under one.
         baselines: What the agent is compared with, in this order.
         rebalance_bars: Bars between rebalances of the baselines that have a schedule: equal weight, minimum variance,
-            inverse volatility and momentum.
+            inverse volatility and momentum. null rebalances once a month, whatever the bars are.
         uncertainty: How the intervals are computed that say how far luck could have moved the figures.
         deterministic: Whether the agent acts without exploration.
         vectorbt: Whether VectorBT's statistics are computed too.
@@ -642,7 +642,7 @@ class BacktestConfig(ConfigModel):
     vec_normalize: str | None = None
     frame_stack: int | None = Field(None, ge=1)
     baselines: Annotated[Names, AfterValidator(_baselines)] = BASELINES
-    rebalance_bars: int = Field(21, ge=1)
+    rebalance_bars: int | None = Field(None, ge=1)
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     deterministic: bool = True
     vectorbt: bool = True

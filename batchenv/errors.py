@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 
 
 class BatchenvError(Exception):
@@ -62,13 +63,34 @@ class LevelFeatureWarning(BatchenvWarning):
     """A feature is a level of prices or volumes that were adjusted for what happened later."""
 
 
+class CausalityWarning(BatchenvWarning):
+    """Something could not be looked at when look-ahead was searched for."""
+
+
+_shown: set[tuple[str, str, int]] = set()
+"""Message, file and line of every warning so far."""
+
+
 def warn(message: str, category: type[BatchenvWarning]) -> None:
-    """Warn at the line outside this project's packages that led here."""
-    inside = tuple(str(Path(__file__).parent.parent / name) for name in ("batchenv", "stateful"))
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+    """Warn at the user's own line that led here, or at this one where there is none, as from the command line.
+
+    Each line warns once of the same thing. Python means to do that too, but forgets what it has shown whenever a
+    library changes the filters of warnings.
+    """
+    project = tuple(str(Path(__file__).parent.parent / name) for name in ("batchenv", "stateful"))
+    level = 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and _is_library(frame.f_code.co_filename, project):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level)
+    place = ("", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+    if (message, *place) not in _shown:
+        _shown.add((message, *place))
+        warnings.warn(message, category, stacklevel=1 if frame is None else level)
+
+
+def _is_library(file: str, project: tuple[str, ...]) -> bool:
+    installed = ("site-packages", "dist-packages")
+    return file.startswith((*project, "<frozen")) or any(part in installed for part in Path(file).parts)
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

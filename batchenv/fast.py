@@ -55,6 +55,11 @@ class FastTrainingEnv(BaseTradingEnv):
         return np.array(self._engine.holdings[0])
 
     @property
+    def decided(self) -> npt.NDArray[np.float32]:
+        """Action numbers of the last step, decided at the bar before, float32 ``[symbols]``."""
+        return np.array(self._engine.actions[0])
+
+    @property
     def equity(self) -> float:
         """Cash plus positions at the mark, in money."""
         return float(self._engine.lanes.equity[0])

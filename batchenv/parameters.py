@@ -223,10 +223,12 @@ class LaneParameters:
         starts = given.get("episode_start", np.full(n_lanes, schedule.first, np.int64))
         # The bars left after a start, since the sum of a start and a length may not fit into 64 bits.
         wrong = (starts < schedule.first) | (lengths > schedule.final_bar - starts)
+        sources = [f"lane_parameters.{name}" for name in _WHOLE if name in given]
+        sources += ["randomization.episode_length"] if drawn is not None else []
         for lane in np.flatnonzero(wrong)[:1].tolist():
             raise ConfigError(
-                f"lane {lane}: an episode of {lengths[lane]} bars from bar {starts[lane]} does not fit; expected a "
-                f"start of at least {schedule.first} and an end of at most {schedule.final_bar}"
+                f"{', '.join(sources)}: lane {lane}: an episode of {lengths[lane]} bars from bar {starts[lane]} does "
+                f"not fit; expected a start of at least {schedule.first} and an end of at most {schedule.final_bar}"
             )
 
     def _check_margins(self) -> None:

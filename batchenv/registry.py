@@ -3,16 +3,21 @@
 What is registered lives in one process. A worker that was started anew (``spawn`` or ``forkserver``, joblib, Ray) knows
 the built-in features and rewards and nothing else. `MarketData` and `EnvConfig` therefore take the registered functions
 along when they are pickled (`carried`), and register them where they arrive (`arrive`). A function that the other
-process can import travels by name; any other, as from a notebook or a script, travels by value.
+process can import travels by name; any other, as from a notebook or a script, travels by value. What cannot, from a
+file that was loaded by its path, is loaded from that file again.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
+import inspect
 import multiprocessing
 import pickle
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from threading import local
 from types import ModuleType
 from typing import Any
@@ -102,10 +107,24 @@ class Registry:
         try:
             return _dumped(function)
         except Exception as error:  # whatever the function holds may raise anything
+            file = _file_of(function)
+            if file is not None:
+                return pickle.dumps(_FromFile(str(file), self.kind, name))
             raise self._error(
                 f"{self.kind} {name!r} cannot be sent to another process: {type(error).__name__}: {error}; expected a "
                 "function that holds no open files, locks or other things of this process alone"
             ) from error
+
+    def load(self, name: str, file: Path) -> Function:
+        """Return a function that ``file`` registers.
+
+        Raises:
+            LookupError: It does not.
+        """
+        load_file(file)
+        if name not in self._functions:
+            raise LookupError(f"{file} does not register {name!r}")
+        return self._functions[name]
 
     def receive(self, functions: Mapping[str, bytes]) -> None:
         """Take in what another process sent; each is loaded when it is first used."""
@@ -170,7 +189,47 @@ def _importable(module: ModuleType) -> bool:
     return spec is not None and spec.origin in (None, "built-in", getattr(sys.modules.get(top), "__file__", None))
 
 
+def _file_of(function: Function) -> Path | None:
+    """Return the file that a function stands in at its top level; None for one of a notebook or the main script."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    file = Path(getattr(code, "co_filename", "")).absolute()
+    module, name = _place(function)
+    return file if file.is_file() and module not in ("__main__", "__mp_main__") and "<locals>" not in name else None
+
+
+@dataclass(frozen=True)
+class _FromFile:
+    """What travels in place of a function that is loaded from its file again.
+
+    Attributes:
+        file: The file.
+        kind: The kind of function.
+        name: The name that it is registered by.
+    """
+
+    file: str
+    kind: str
+    name: str
+
+
 @functools.lru_cache(maxsize=256)
 def _loaded(content: bytes) -> Function:
-    function: Function = pickle.loads(content)
+    found = pickle.loads(content)
+    if isinstance(found, _FromFile):
+        registry = next(registry for registry in _REGISTRIES if registry.kind == found.kind)
+        found = registry.load(found.name, Path(found.file))
+    function: Function = found
     return function
+
+
+def load_file(path: Path) -> None:
+    """Run a Python file that registers functions, as a module of its own.
+
+    Raises:
+        OSError: It cannot be read.
+        Exception: Whatever it raises.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # the suffix is .py
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from batchenv.errors import ConfigError, MarketDataError
 from batchenv.features import FeatureScaler
 from batchenv.market import DateLike, MarketData
 from batchenv.record import ActionRecorder
+from batchenv.registry import load_file
 from batchenv.runs import RunFolder
 from batchenv.sb3 import TradingVecEnv
 
@@ -59,10 +59,7 @@ def import_plugins(names: tuple[str, ...]) -> None:
     for name in names:
         try:
             if name.endswith(".py"):
-                spec = importlib.util.spec_from_file_location(Path(name).stem, name)
-                assert spec is not None  # the suffix is .py
-                assert spec.loader is not None
-                spec.loader.exec_module(importlib.util.module_from_spec(spec))
+                load_file(Path(name))
             else:
                 importlib.import_module(name)
         except Exception as error:  # a user's module may raise anything

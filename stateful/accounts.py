@@ -1,22 +1,23 @@
-"""What a rule may look at: the accounts of an environment as they stand, and the prices up to now."""
+"""What a rule may look at: the accounts of an environment as they stand, and the prices up to now.
+
+Orders that carry out a decision follow from them: `Accounts.carried_out`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
 from batchenv.base import BaseTradingEnv, TradingTask
 from batchenv.errors import ConfigError
 from batchenv.market import MarketData
+from stateful.schedules import NEVER, BoolArray, Calendar, Chances, FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+_OF_LANES = ("lane", "bar", "start", "cash", "equity", "holdings", "allowed", "leverage")
 _INDICES: WeakKeyDictionary[MarketData, FloatArray] = WeakKeyDictionary()
 
 
@@ -37,6 +38,11 @@ def total_return_index(market: MarketData) -> FloatArray:
             factor *= np.where(whole.dividends > 0.0, last / (last - whole.dividends), 1.0)
         _INDICES[market] = whole.mark * np.cumprod(factor, axis=0)
     return _INDICES[market]
+
+
+def part_of_index(market: MarketData) -> FloatArray:
+    """Return `total_return_index` without the bars before the part, float64 ``[bars, symbols]``."""
+    return total_return_index(market)[-market.n_bars :]
 
 
 @dataclass(frozen=True)
@@ -81,14 +87,19 @@ class Accounts:
         return cls(env.task, lane, bar, start, cash, equity, holdings, values.tradable, values.leverage)
 
     @cached_property
+    def calendar(self) -> Calendar:
+        """Which symbols can be held, and when."""
+        return Calendar.of(self.task.market)
+
+    @cached_property
     def active(self) -> BoolArray:
-        """Symbols that have a bar now and that the lane may trade, bool ``[k, S]``."""
-        return self.task.market.has_bar[self.bar] & self.allowed
+        """Symbols that can be held (`Calendar.holdable`) and that the lane may trade, bool ``[k, S]``."""
+        return self.calendar.holdable[self.bar] & self.allowed
 
     @cached_property
     def marks(self) -> FloatArray:
         """mark[t], money per share, 0 before the first bar of a symbol, float64 ``[k, S]``."""
-        return np.nan_to_num(self.task.market.mark[self.bar])
+        return self.calendar.marks[self.bar]
 
     @cached_property
     def money(self) -> FloatArray:
@@ -103,12 +114,8 @@ class Accounts:
         rows, group = np.unique(self.allowed, axis=0, return_inverse=True)
         return [(row, np.flatnonzero(group.ravel() == i)) for i, row in enumerate(rows)]
 
-    def last_due(self, every: int) -> IntArray:
-        """Return the last bar of a schedule that begins at the start bar, int64 ``[k]``."""
-        return self.bar - (self.bar - self.start) % every
-
     def towards(self, weights: FloatArray) -> FloatArray:
-        """Return the orders that divide `money` by ``weights``; positions in symbols without a bar stay as they are.
+        """Return the orders that divide `money` by ``weights``; positions in symbols that are not active stay.
 
         Args:
             weights: float64 ``[k, S]``, 0 outside `active`.
@@ -119,6 +126,77 @@ class Accounts:
         wanted = weights * self.money[:, None]
         shares = np.divide(wanted, self.marks, out=np.zeros_like(wanted), where=self.active)
         return np.where(self.active, shares - self.holdings, 0.0)
+
+    def drifted(self, since: IntArray, weights: FloatArray) -> FloatArray:
+        """Return what has become of weights decided at ``since``, as prices moved; 0 outside `active`.
+
+        Args:
+            since: int64 ``[k]``.
+            weights: float64 ``[k, S]``.
+        """
+        index = part_of_index(self.task.market)
+        growth = np.nan_to_num(index[self.bar] / index[since])
+        value = weights * growth * self.active
+        total = value.sum(axis=1, keepdims=True) + 1.0 - weights.sum(axis=1, keepdims=True)  # the rest is cash
+        drifted: FloatArray = np.zeros_like(value)
+        np.divide(value, total, out=drifted, where=total > 0.0)
+        return drifted
+
+    def carried_out(self, since: IntArray, weights: FloatArray, bars: IntArray, once: BoolArray) -> FloatArray:
+        """Return the orders that are left of decisions.
+
+        A symbol is ordered towards what has become of its weight until it has had its chances (`Chances`). A purchase
+        may have found no cash, because what is sold for it had its chance later: it is ordered until it has had its
+        chances once more, from the last such sale on.
+
+        Args:
+            since: The bars of the decisions, int64 ``[k]``; `NEVER` where there was none.
+            weights: What was decided, float64 ``[k, S]``.
+            bars: Bars to fill at that a decision needs, int64 ``[k]``.
+            once: Whether only symbols without their chances are ordered, so that what was bought is left alone, bool
+                ``[k]``.
+
+        Returns:
+            Signed shares, float64 ``[k, S]``.
+        """
+        chances, decided = Chances.of(self.task, part_of_index(self.task.market)), np.flatnonzero(since != NEVER)
+        alike = len(decided) and (bars[decided] == bars[decided[0]]).all()
+        if alike and chances.shares is None:
+            done = chances.done(self.calendar.holdable, since[decided], int(bars[decided[0]]))
+            decided = decided[self.bar[decided] <= done]
+        orders = np.zeros_like(self.holdings)
+        if len(decided):
+            busy = self._some(decided)
+            orders[decided] = busy._left(since[decided], weights[decided], bars[decided], once[decided])
+        return orders
+
+    def _some(self, lanes: IntArray) -> Accounts:
+        """Return some of the accounts."""
+        if len(lanes) == len(self.lane):
+            return self
+        rows = {name: getattr(self, name)[lanes] for name in _OF_LANES}
+        return replace(self, **rows)
+
+    def _left(self, since: IntArray, weights: FloatArray, bars: IntArray, once: BoolArray) -> FloatArray:
+        """Return the orders that are left of decisions that were made; see `carried_out`."""
+        part = self.active & self.calendar.holdable[since]
+        index = part_of_index(self.task.market)
+        chances, needed, shares = Chances.of(self.task, index), bars[:, None], None
+        if chances.shares is not None:
+            weight = self.drifted(since, weights)
+            worth = np.where(weight > 0.0, weight, 1.0) * self.money[:, None]
+            shares = np.divide(worth, index[self.bar], out=np.zeros_like(worth), where=part)
+        waiting = part & chances.waiting(since, self.bar, needed, shares)
+        late = np.zeros_like(waiting)
+        if not once.all():
+            own = np.where(part, chances.last_needed(since, needed, shares), NEVER)
+            last = own.max(axis=1)
+            late = part & (own < last[:, None]) & ~once[:, None]
+            late &= chances.waiting(np.clip(last, 0, self.bar), self.bar, needed, shares)
+        if not (waiting | late).any():
+            return np.zeros_like(self.holdings)
+        orders = self.towards(self.drifted(since, weights))
+        return np.where(waiting | (late & (orders > 0.0)), orders, 0.0)
 
 
 def cores_of(env: Any) -> list[Any]:

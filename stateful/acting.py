@@ -148,9 +148,9 @@ def _what_is_unseen(agent: Any, learner: Any, chain: Chain | None) -> Flag | Non
 def _other_environment(first: MadeFor, last: MadeFor) -> Flag | None:
     """Flag a model that went on learning in an environment that shows or means something else."""
     before, after = first.as_dict(), last.as_dict()
-    before["scaler"].pop("fitted_on", None)
-    after["scaler"].pop("fitted_on", None)
-    changed = [key for key in ("symbols", "features", "scaler", "observation", "action") if before[key] != after[key]]
+    changed = [key for key in ("symbols", "features", "observation", "action") if before[key] != after[key]]
+    if set(first.features) == set(last.features) and first.rescaled(last.scaler) is not None:
+        changed.append("scaling")
     if not changed:
         return None
     return Flag(

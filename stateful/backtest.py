@@ -19,13 +19,15 @@ from stateful.acting import Act, Actor, Predictor, Training
 from stateful.baselines import Baseline, RandomTurnover, make_baselines
 from stateful.env import StatefulTradingEnv
 from stateful.evaluation.attribution import Attribution, attribute
+from stateful.evaluation.comparable import OrderLog, incomparable, play_rule
 from stateful.evaluation.flags import Flag, Span, TrainedOn, red_flags, training_span
 from stateful.evaluation.sharpe import Trials
 from stateful.evaluation.uncertainty import Uncertainty, measure_uncertainty
 from stateful.fitting import Fitted, fit_environment
 from stateful.metrics import performance_metrics
+from stateful.policies import part_that_fills
 from stateful.terms import Terms
-from stateful.verdict import Verdict, headlines, verdicts
+from stateful.verdict import Verdict, headlines, no_measure, verdicts
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -41,7 +43,8 @@ class BacktestResults:
 
     Attributes:
         metrics: The agent's figures (`stateful.metrics`), JSON as they are. Beside them ``baselines``, the same
-            figures for each baseline by name, ``uncertainty``, what `Uncertainty.as_dict` holds, and ``vectorbt``,
+            figures for each baseline by name, and ``not_comparable``, why it is no measure of the agent, if it is none
+            (`stateful.evaluation.comparable`); ``uncertainty``, what `Uncertainty.as_dict` holds, and ``vectorbt``,
             VectorBT's statistics of the agent's fills under its own names; the last two None when switched off, and
             ``vectorbt`` also where the account is beyond it (`vectorbt_obstacle`).
         history: The agent's account, one row per bar.
@@ -114,6 +117,7 @@ class BacktestResults:
             periods_per_year=self.market.periods_per_year,
             risk_free_rate=config.risk_free_rate,
             trials=self.trials,
+            left_out=no_measure(self.metrics),
         )
 
     @cached_property
@@ -284,9 +288,11 @@ class BackTesting:
         measured: dict[str, dict[str, Any]] = {}
         other = self._baseline_env
         for baseline in self.baselines:
-            _play_baseline(baseline, other, self._episode, traded)
-            baselines[baseline.name] = other.history
-            measured[baseline.name] = self._measure(other.history, other.fills, other.trades)
+            ordered = _play_baseline(baseline, other, self._episode, traded)
+            account = other.history, other.fills
+            baselines[baseline.name] = account[0]
+            measured[baseline.name] = self._measure(*account, other.trades)
+            measured[baseline.name]["not_comparable"] = incomparable(baseline, ordered, account, fills, other.task)
         metrics |= {"baselines": measured, "vectorbt": None}
         results = BacktestResults(
             metrics=metrics,
@@ -386,11 +392,10 @@ def _play(act: Act, env: StatefulTradingEnv, episode: dict[str, int], progress: 
 
 def _play_baseline(
     baseline: Baseline, env: StatefulTradingEnv, episode: dict[str, int], turnover_per_bar: float
-) -> None:
+) -> OrderLog:
     """Play one episode by a rule, after an agent with this mean turnover; the tables are left in ``env``."""
-    if isinstance(baseline, RandomTurnover) and baseline.turnover_per_bar is None:
-        baseline = replace(baseline, turnover_per_bar=turnover_per_bar)
     env.reset(options=episode)
-    done = over = False
-    while not (done or over):
-        _, _, done, over, _ = env.step_orders(baseline.orders(env))
+    if isinstance(baseline, RandomTurnover) and baseline.turnover_per_bar is None:
+        ordered = turnover_per_bar / part_that_fills(env.task, env.start, env.end)
+        baseline = replace(baseline, turnover_per_bar=ordered)
+    return play_rule(baseline, env)

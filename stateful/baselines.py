@@ -19,9 +19,18 @@ import numpy as np
 from batchenv.config import BacktestConfig
 from batchenv.episodes import draw
 from batchenv.errors import ConfigError
-from stateful.accounts import Accounts, BoolArray, FloatArray, IntArray
-from stateful.policies import NEVER, BaselinePolicy, WeightRule, WindowRule
-from stateful.portfolios import best_equally, equal, inverse_volatility, minimum_variance, normalised, reversion_step
+from stateful.accounts import Accounts
+from stateful.policies import BaselinePolicy, EqualRule, WeightRule, WindowRule
+from stateful.portfolios import (
+    best_equally,
+    equal,
+    expected_reversions,
+    inverse_volatility,
+    minimum_variance,
+    normalised,
+    reversion_towards,
+)
+from stateful.schedules import MONTH, NEVER, QUARTER, YEAR, BoolArray, Calendar, FloatArray, IntArray
 
 
 class Baseline(Protocol):
@@ -35,6 +44,8 @@ class Baseline(Protocol):
     def label(self) -> str:
         """Name in words, as it reads in a sentence."""
 
+    # ``waits`` and ``rests`` may be stated too: see `stateful.evaluation.comparable.incomparable`.
+
     def orders(self, env: Any) -> FloatArray:
         """Return the orders decided at the close of ``env.bar``.
 
@@ -46,63 +57,54 @@ class Baseline(Protocol):
         """
 
 
-def _equal_at(accounts: Accounts, since: IntArray) -> tuple[IntArray, FloatArray]:
-    """Return equal weights of what is active at some bars, and those bars, `NEVER` where there is nothing."""
-    active = accounts.task.market.has_bar[since] & accounts.allowed & (since != NEVER)[:, None]
-    return np.where(active.any(axis=1), since, NEVER), equal(active)
-
-
 @dataclass(frozen=True)
-class BuyAndHold(BaselinePolicy):
-    """Equal money in every symbol that has a bar at the start, bought once and never traded again.
+class BuyAndHold(EqualRule):
+    """Equal money in every symbol that is listed at the start, bought once and never traded again.
 
     The orders add up to all equity; where costs or a higher fill price make that unaffordable, rule 3.4 scales them
     down together, so everything is invested as far as it goes. Where the fill price is lower, the difference stays
-    in cash, as does the part of a symbol that has no bar to fill at.
+    in cash. The money for a symbol without a bar to fill at waits for its next bar, and for a symbol that a
+    participation limit allows in parts only, for as many bars as it takes.
     """
 
     name: str = "buy_and_hold"
     label: str = "buy and hold"
+    rebalance_bars = None
 
-    def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
-        """Decide once, at the first bar with anything to buy; see `BaselinePolicy.decided`."""
-        since, market = np.full_like(accounts.bar, NEVER), accounts.task.market
-        for universe, lanes in accounts.universes():
-            bars = np.flatnonzero((market.has_bar & universe).any(axis=1))
-            found = np.append(bars, market.n_bars)[np.searchsorted(bars, accounts.start[lanes])]
-            since[lanes] = np.where(found <= accounts.bar[lanes], found, NEVER)
-        return _equal_at(accounts, since)
+    def _due(self, calendar: Calendar, opening: IntArray, bar: IntArray) -> IntArray:
+        """Return the opening: there is one decision."""
+        return opening
+
+    def once(self, accounts: Accounts, since: IntArray) -> BoolArray:
+        """Leave alone what was bought, unless it has to be divided again with a symbol that was listed a day later."""
+        opening = accounts.calendar.opening(accounts.allowed, accounts.start)
+        alone: BoolArray = since == opening
+        return alone
 
 
 @dataclass(frozen=True)
-class EqualWeight(BaselinePolicy):
-    """The same money in every symbol listed so far, restored every ``rebalance_bars`` bars.
+class EqualWeight(EqualRule):
+    """The same money in every symbol listed so far, restored once a month or every ``rebalance_bars`` bars.
 
-    A symbol without a bar today cannot be traded: what it holds is left out, and the others share the rest. With
-    ``rebalance_bars`` 1 it is the uniform constant rebalanced portfolio.
-
-    Attributes:
-        rebalance_bars: Bars between rebalances.
+    With ``rebalance_bars`` 1 it is the uniform constant rebalanced portfolio.
     """
 
-    rebalance_bars: int = 21
+    rebalance_bars: int | None = None
     name: str = "equal_weight"
     label: str = "equal weight"
-
-    def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
-        """Decide at the start bar and every ``rebalance_bars`` after it; see `BaselinePolicy.decided`."""
-        return _equal_at(accounts, accounts.last_due(self.rebalance_bars))
 
 
 @dataclass(frozen=True)
 class MinimumVariance(WindowRule):
-    """The long-only portfolio with the least variance, by the shrunk covariance of the last ``window`` returns.
+    """The long-only portfolio with the least variance, by the shrunk covariance of a year's returns.
 
-    See `stateful.portfolios.minimum_variance`.
+    See `stateful.portfolios.minimum_variance`. A symbol without a bar has a return of 0 there: on one clock, variances
+    of all symbols are those of the same time.
     """
 
-    window: int = 252
-    rebalance_bars: int = 21
+    window: int | None = None
+    rebalance_bars: int | None = None
+    span: ClassVar[int] = YEAR
     name: str = "minimum_variance"
     label: str = "minimum variance"
 
@@ -113,10 +115,11 @@ class MinimumVariance(WindowRule):
 
 @dataclass(frozen=True)
 class InverseVolatility(WindowRule):
-    """Weights in proportion to 1 / volatility of the last ``window`` returns."""
+    """Weights in proportion to 1 / volatility of a quarter's returns; a symbol without a bar has a return of 0."""
 
-    window: int = 63
-    rebalance_bars: int = 21
+    window: int | None = None
+    rebalance_bars: int | None = None
+    span: ClassVar[int] = QUARTER
     name: str = "inverse_volatility"
     label: str = "inverse volatility"
 
@@ -127,36 +130,42 @@ class InverseVolatility(WindowRule):
 
 @dataclass(frozen=True)
 class Momentum(WindowRule):
-    """Equal weights of the symbols that gained most from ``window`` to ``skip`` bars ago.
+    """Equal weights of the symbols that gained most in a year without its last month.
 
-    With daily bars that is the usual year without its last month, which tends to reverse (Jegadeesh & Titman, "Returns
-    to buying winners and selling losers", Journal of Finance 48(1), 1993; Fama & French, "Multifactor explanations of
-    asset pricing anomalies", Journal of Finance 51(1), 1996, for the skipped month). Only winners are held, nothing is
-    sold short.
+    The last month tends to reverse (Jegadeesh & Titman, "Returns to buying winners and selling losers", Journal of
+    Finance 48(1), 1993; Fama & French, "Multifactor explanations of asset pricing anomalies", Journal of Finance 51(1),
+    1996, for the skipped month). Only winners are held, nothing is sold short.
 
     Attributes:
-        skip: The last bars, which do not count; below ``window``.
+        skip: The last bars, which do not count; below ``window``. None for a month: a twelfth of a year of time, or 21
+            bars where ``window`` counts bars.
         top: Part of the symbols that is held, rounded up to whole symbols.
     """
 
-    window: int = 252
-    skip: int = 21
+    window: int | None = None
+    skip: int | None = None
     top: float = 1 / 3
-    rebalance_bars: int = 21
+    rebalance_bars: int | None = None
     name: str = "momentum"
     label: str = "momentum"
+    span: ClassVar[int] = YEAR
+    skipped_span: ClassVar[int] = MONTH
 
     def __post_init__(self) -> None:
         """Check the settings; see `BaselinePolicy`."""
         super().__post_init__()
-        if self.skip >= self.window:
+        if self.window is None and self.skip is not None:
+            raise ConfigError(f"{self.name}: skip is {self.skip} bars, expected a window in bars too")
+        if self.window is not None and self.skip is None:
+            object.__setattr__(self, "skip", 21)  # frozen
+        if self.window is not None and self.skip is not None and self.skip >= self.window:
             raise ConfigError(f"{self.name}: skip is {self.skip}, expected less than window, {self.window}")
         if not 0 < self.top <= 1:
             raise ConfigError(f"{self.name}: top is {self.top:g}, expected a fraction above 0 and up to 1")
 
     def over(self, prices: FloatArray) -> FloatArray:
         """Return equal weights of the winners; see `WindowRule.over`."""
-        return best_equally(prices[-1 - self.skip] / prices[0], self.top)
+        return best_equally(prices[-1] / prices[0], self.top)
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,12 @@ class OLMAR(WeightRule):
     """On-Line Moving Average Reversion: buys what is below its moving average; trades at every bar.
 
     See `stateful.portfolios.reversion_step`. A portfolio follows from the one before. The first is uniform, and stands
-    at the first bar of the data, not of the episode: an account joins a portfolio that is under way.
+    at the first bar of the data, not of the episode: an account joins a portfolio that is under way. A moving average
+    is that of a symbol's own last bars: a weekend of others does not repeat its Friday.
+
+    While the data are shorter than that, the portfolio does what the authors' own code does (B. Li, D. Sahoo & S. Hoi,
+    "OLPS: a toolbox for on-line portfolio selection", Journal of Machine Learning Research 17, 2016): uniform for two
+    bars, then the last price relative in place of the expected one until there are ``window`` + 1 of them.
 
     Attributes:
         window: Bars of the moving average, today's included.
@@ -173,22 +187,36 @@ class OLMAR(WeightRule):
 
     window: int = 5
     epsilon: float = 10.0
-    rebalance_bars: int = 1
+    rebalance_bars: int | None = 1
     name: str = "olmar"
     label: str = "OLMAR"
     at_once: ClassVar[bool] = True
 
     def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
-        """Return the portfolio of every bar; see `WeightRule.weights`."""
-        found = equal(active)
-        for bar in range(max(self.window - 1, 1), len(prices)):
-            recent = prices[bar - self.window + 1 : bar + 1]
-            listed = np.flatnonzero(active[bar] & ~np.isnan(recent[0]))
-            if len(listed):
-                before = normalised(found[bar - 1, listed])
+        """Return the portfolio of every bar, each of which all symbols have; see `WeightRule.weights`."""
+        return self._portfolios(prices, active, ~np.isnan(prices))[bars]
+
+    def weights_in(self, calendar: Calendar, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
+        """Return the portfolio of every bar; see `WeightRule.weights_in`."""
+        return self._portfolios(prices, active, calendar.has_bar)[bars]
+
+    def _portfolios(self, prices: FloatArray, active: BoolArray, has_bar: BoolArray) -> FloatArray:
+        """Return the portfolio of every bar, float64 ``[all bars, symbols]``."""
+        expected = expected_reversions(prices, has_bar, self.window)
+        with np.errstate(invalid="ignore"):
+            expected[2 : self.window + 1] = prices[2 : self.window + 1] / prices[1 : self.window]
+        expected[:2] = np.nan
+        known = active & ~np.isnan(expected)
+        found, whole = equal(active), np.atleast_1d(known.all(axis=1))
+        for bar in np.flatnonzero(known.any(axis=1)).tolist():
+            if whole[bar] and whole[bar - 1]:
+                found[bar] = reversion_towards(found[bar - 1], expected[bar], self.epsilon)
+            else:
+                part = np.flatnonzero(known[bar])
+                before = normalised(found[bar - 1, part])
                 found[bar] = 0.0
-                found[bar, listed] = reversion_step(before, recent[:, listed], self.epsilon)
-        return found[bars]
+                found[bar, part] = reversion_towards(before, expected[bar, part], self.epsilon)
+        return found
 
 
 @dataclass(frozen=True)
@@ -215,23 +243,61 @@ class RandomTurnover(BaselinePolicy):
         Raises:
             ConfigError: ``turnover_per_bar`` is not known.
         """
+        target = self._targets(accounts.lane[:, None], accounts.bar[:, None], accounts.active)
+        money, turnover = accounts.money[:, None], self._turnover
+        held = accounts.holdings * accounts.marks * accounts.active
+        gaps = target * money - held
+        distance = np.abs(gaps).sum(axis=1, keepdims=True)
+        part = turnover * accounts.equity[:, None] / np.where(distance > 0.0, distance, np.inf)
+        aim = held + np.minimum(part, 1.0) * gaps
+        return accounts.bar, np.divide(aim, money, out=np.zeros_like(held), where=money > 0.0)
+
+    def orders(self, env: Any) -> FloatArray:
+        """Return the orders decided at the close of ``env.bar``; see `BaselinePolicy.orders`."""
+        (active, marks, targets), bar = self._path(env), env.bar
+        held = env.holdings * marks[bar] * active[bar]
+        gaps = targets[bar] * (env.cash + float(held.sum())) - held
+        distance = float(np.abs(gaps).sum())
+        if distance > 0.0:
+            gaps *= min(self._turnover * env.equity / distance, 1.0)
+        orders: FloatArray = np.divide(gaps, marks[bar], out=np.zeros_like(gaps), where=active[bar])
+        return orders
+
+    @property
+    def _turnover(self) -> float:
+        """``turnover_per_bar``.
+
+        Raises:
+            ConfigError: It is not known.
+        """
         if self.turnover_per_bar is None:
             raise ConfigError(
                 f"{self.name}: turnover_per_bar is not known; expected a fraction of equity, or a backtest that plays "
                 "this baseline after an agent"
             )
-        active, money = accounts.active, accounts.money[:, None]
-        streams = np.arange(active.shape[1])
-        drawn = draw(self.seed, accounts.lane[:, None], accounts.bar[:, None], streams)
+        return self.turnover_per_bar
+
+    def _path(self, env: Any) -> tuple[BoolArray, FloatArray, FloatArray]:
+        """Return what can be held, the marks and the targets of every bar of an account, ``[bars, symbols]``."""
+        task, universe = env.task, env.values.tradable[0]
+        known = self.__dict__.get("_known")
+        if known is None or known[0] is not task or known[1:3] != (env.lane, universe.tobytes()):
+            calendar, bars = Calendar.of(task.market), np.arange(task.market.n_bars)[:, None]
+            active = calendar.holdable & universe
+            path = active, calendar.marks, self._targets(np.int64(env.lane), bars, active)
+            known = self.__dict__["_known"] = (task, env.lane, universe.tobytes(), path)
+        found: tuple[BoolArray, FloatArray, FloatArray] = known[3]
+        return found
+
+    def _targets(self, lane: Any, bar: IntArray, active: BoolArray) -> FloatArray:
+        """Return weights of what is active, uniform among all, float64 ``[k, symbols]``; 0 where nothing is."""
+        drawn = draw(self.seed, lane, bar, np.arange(active.shape[1]))
         # Exponential numbers, divided by their sum, are uniform on the simplex.
         waiting = np.where(active, -np.log((drawn + 0.5) / 2.0**32), 0.0)
-        target = waiting / np.where(active.any(axis=1, keepdims=True), waiting.sum(axis=1, keepdims=True), 1.0)
-        held = accounts.holdings * accounts.marks * active
-        now = np.divide(held, money, out=np.zeros_like(held), where=money > 0.0)
-        distance = np.abs(target - now).sum(axis=1, keepdims=True) * money
-        wanted = self.turnover_per_bar * accounts.equity[:, None]
-        part = np.divide(wanted, distance, out=np.zeros_like(wanted), where=distance > 0.0)
-        return accounts.bar, now + np.minimum(part, 1.0) * (target - now)
+        targets: FloatArray = waiting / np.where(
+            active.any(axis=1, keepdims=True), waiting.sum(axis=1, keepdims=True), 1.0
+        )
+        return targets
 
 
 @dataclass(frozen=True)
@@ -240,13 +306,18 @@ class AllCash(BaselinePolicy):
 
     name: str = "cash"
     label: str = "all cash"
+    rests: ClassVar[bool] = True
 
     def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
         """Decide nothing; see `BaselinePolicy.decided`."""
         return np.full_like(accounts.bar, NEVER), np.zeros(accounts.holdings.shape)
 
+    def orders(self, env: Any) -> FloatArray:
+        """Order nothing; see `BaselinePolicy.orders`."""
+        return np.zeros(env.market.n_symbols)
 
-_MAKERS: dict[str, Callable[[int], Baseline]] = {
+
+_MAKERS: dict[str, Callable[[int | None], Baseline]] = {
     "buy_and_hold": lambda _: BuyAndHold(),
     "equal_weight": lambda every: EqualWeight(rebalance_bars=every),
     "minimum_variance": lambda every: MinimumVariance(rebalance_bars=every),

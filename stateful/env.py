@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = npt.NDArray[np.float64]
+ROUNDING = 1e-12
+"""What is left of an account by rounding alone, as a fraction of its highest equity (rules 6.4 and 7.1)."""
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
@@ -80,6 +82,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         self._reward = make_reward(self.config.reward_config, self.market.periods_per_year)
         self._parts, self._size = self.task.layout.parts, self.task.layout.size
         self._history: History | None = None
+        self._decided: Floats = np.zeros(self.market.n_symbols)
         self._ruin = self._turnover = 0.0
         self._peak = self._max_drawdown = self._reward_sum = self._turnover_sum = 0.0
         self._open_account()
@@ -135,6 +138,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         if account.margin_call:
             orders, kind = -account.positions.shares, "margin_call"  # 2.4
         orders = sizeable_orders(orders, self._marks[bar], equity_before)
+        self._decided = orders.copy()
         account.open_step(bar)
         self._play_bar(orders, quotes, kind)
         self._turnover = account.turnover
@@ -144,7 +148,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         self._peak = max(self._peak, equity)
         self._max_drawdown = max(self._max_drawdown, 1.0 - equity / self._peak)
 
-        terminated = equity <= self._ruin  # 7.1
+        terminated = equity <= self._ruin + ROUNDING * self._peak  # 7.1
         truncated = self.bar == self.end  # 7.2
         self._running = not (terminated or truncated)
         reward = self._reward(RewardStep(equity_before, equity, self._peak, self._turnover, account.step.costs))
@@ -186,7 +190,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         account = Portfolio(self.market.symbols, cash, terms, record=record)
         self._portfolio = account
         self._allowed = values.tradable[0]
-        self._ruin = (settings.bankruptcy_fraction * (1 + 1e-9) + 1e-12) * cash
+        self._ruin = settings.bankruptcy_fraction * (1 + 1e-9) * cash
         self._peak = cash
         self._turnover = self._max_drawdown = self._reward_sum = self._turnover_sum = 0.0
         self._reward.reset(cash)
@@ -201,7 +205,7 @@ class StatefulTradingEnv(BaseTradingEnv):
         observation = np.zeros(self._size, np.float32)
         if "features" in parts:
             observation[parts["features"]] = self.task.features.values[bar]
-        if equity > 0:
+        if equity > ROUNDING * self._peak:
             observation[parts["weights"]] = _limited(shares * marks / equity)
             observation[parts["cash"]] = min(max(account.cash / equity, -PORTFOLIO_LIMIT), PORTFOLIO_LIMIT)
         if "unrealized_pnl" in parts:
@@ -250,6 +254,11 @@ class StatefulTradingEnv(BaseTradingEnv):
     def holdings(self) -> Floats:
         """Shares held, negative when short, float64 ``[symbols]``, a copy."""
         return self._portfolio.holdings
+
+    @property
+    def decided(self) -> Floats:
+        """Orders that the last step decided at the bar before, in shares (rule 2), float64 ``[symbols]``, a copy."""
+        return self._decided.copy()
 
     @property
     def history(self) -> pd.DataFrame:

@@ -30,10 +30,12 @@ Bools = npt.NDArray[np.bool_]
 
 TOLERANCE = 1e-9
 """Rounding that rules 3.4 to 3.6 forgive, as a fraction."""
+EPSILON = 1.001 * 2.0**-22
+"""What float32 cannot tell from a whole position, as a fraction of it (rules 2.3 and 3.2)."""
 LOT_TOLERANCE = 1e-3
 """Rounding that rule 3.5 forgives at most, in lots."""
 RESIDUE = 1e-12
-"""What is left over by rounding alone, as a fraction of equity (rule 3.4)."""
+"""What is left over by rounding alone, as a fraction of equity (rules 3.2 and 3.4)."""
 
 
 class Quotes(NamedTuple):
@@ -110,7 +112,7 @@ def fill_quantities(orders: Floats, account: Account, quotes: Quotes, terms: Ter
         terms: The account's terms.
     """
     orders = permitted_orders(orders, account.shares, quotes, terms)
-    parts = split_orders(orders, account.shares, quotes.prices, terms)
+    parts = split_orders(orders, account, quotes.prices, terms)
     increase = parts.increase
     if np.count_nonzero(increase):
         increase = increase * common_factor(parts, account, quotes, terms)
@@ -135,15 +137,17 @@ def permitted_orders(orders: Floats, shares: Floats, quotes: Quotes, terms: Term
     return orders
 
 
-def split_orders(orders: Floats, shares: Floats, prices: Floats, terms: Terms) -> Parts:
+def split_orders(orders: Floats, account: Account, prices: Floats, terms: Terms) -> Parts:
     """Split orders into what reduces a position and what increases exposure (rule 3.2).
 
-    The reducing part comes out final: in lots (3.5) and dropped where it is too small (3.6), unless it closes the
-    whole position.
+    An order that leaves next to nothing of the position, or passes it by next to nothing, closes it. The reducing
+    part comes out final: in lots (3.5) and dropped where it is too small (3.6), unless it closes the whole position.
     """
     sign, size = np.sign(orders), np.abs(orders)
-    held = np.maximum(-sign * shares, 0.0)  # against the order; 0 where the position has its direction
-    size = np.where(np.abs(size - held) <= TOLERANCE * held, held, size)
+    held = np.maximum(-sign * account.shares, 0.0)  # against the order; 0 where the position has its direction
+    rest = np.abs(size - held)
+    nothing_left = (rest <= EPSILON * held) | (rest * prices <= RESIDUE * account.equity)
+    size = np.where((held > 0) & nothing_left, held, size)
     reduce = np.minimum(size, held)
     increase = size - reduce
     if terms.has_lots or terms.min_notional > 0:

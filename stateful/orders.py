@@ -12,13 +12,11 @@ from batchenv.arrays import floats
 from batchenv.config import EnvConfig, Fill
 from batchenv.errors import ActionError, ConfigError
 from batchenv.market import MarketData
-from stateful.execution import Quotes
+from stateful.execution import EPSILON, Quotes
 
 Floats = npt.NDArray[np.float64]
 NO_SIZE = 1e-12
 """An order worth less than this, as a fraction of equity, is none (rule 2.3)."""
-HELD = 2.0**-22
-"""In `weights` mode an order no larger than this fraction of the position is none (rule 2.3)."""
 Bools = npt.NDArray[np.bool_]
 
 
@@ -85,7 +83,7 @@ def size_orders(
         wanted = action.max_weight * (numbers if short else np.maximum(numbers, 0.0))
         weights = wanted / max(1.0, float(np.abs(wanted).sum()) / leverage)
         orders = weights * equity / marks - holdings
-        return np.where(np.abs(orders) <= HELD * np.abs(holdings), 0.0, orders)  # 2.3
+        return np.where(np.abs(orders) <= EPSILON * np.abs(holdings), 0.0, orders)  # 2.3
     return numbers * config.portfolio_config.trade_limit_percent * equity / marks  # trade, discrete
 
 

@@ -4,6 +4,9 @@
 prices, so a policy is first bound to the environment that it acts in, and looks there: at bars up to the current one,
 and at the accounts. It remembers nothing about an account: what it does follows from bar, start bar, cash and shares,
 so a reset cannot leave anything behind, and lanes cannot be mixed up.
+
+A decision is carried out until every symbol in it has had a bar to fill at (`Accounts.carried_out`). A rule does not
+know whether a symbol has a bar next: it orders, and an order in vain costs nothing.
 """
 
 from __future__ import annotations
@@ -11,19 +14,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
+from batchenv.base import TradingTask
 from batchenv.errors import ConfigError, EnvironmentStateError
 from batchenv.market import MarketData
-from stateful.accounts import Accounts, BoolArray, FloatArray, IntArray, cores_of, total_return_index
+from stateful.accounts import Accounts, cores_of, part_of_index, total_return_index
 from stateful.portfolios import equal
+from stateful.schedules import NEVER, BoolArray, Calendar, Chances, FloatArray, IntArray
 
-NEVER = -1
-"""In place of a bar: nothing has been decided yet."""
 _ROUNDING = 1e-12
 """Weights in float64 that differ by less are the same."""
 _LEAST = {"rebalance_bars": 1, "window": 2, "skip": 0, "epsilon": 0, "turnover_per_bar": 0, "seed": 0}
@@ -45,6 +49,8 @@ class BaselinePolicy:
 
     name: str
     label: str
+    rests: ClassVar[bool] = False
+    """Whether it means to hold nothing; any other rule that has no fills is no measure of an agent."""
     _env: Any = None
 
     def __post_init__(self) -> None:
@@ -79,12 +85,22 @@ class BaselinePolicy:
         Returns:
             Signed shares, float64 ``[symbols]``; positive buys.
         """
-        accounts = Accounts.of(env)
-        since, weights = self.decided(accounts)
-        if since[0] != accounts.bar[0]:
-            return np.zeros(weights.shape[1])
-        orders: FloatArray = accounts.towards(weights)[0]
+        orders: FloatArray = self.orders_of(Accounts.of(env))[0]
         return orders
+
+    def orders_of(self, accounts: Accounts) -> FloatArray:
+        """Return the orders of several accounts at the close of their bars: signed shares, float64 ``[k, S]``."""
+        return self._carried_out(accounts, 1)
+
+    def once(self, accounts: Accounts, since: IntArray) -> BoolArray:
+        """Return whether what a decision bought is left alone while the rest of it is carried out, bool ``[k]``."""
+        return np.zeros(len(since), np.bool_)
+
+    def _carried_out(self, accounts: Accounts, bars: Any) -> FloatArray:
+        """Return the orders of a decision that takes ``bars`` bars to fill at, float64 ``[k, S]``."""
+        since, weights = self.decided(accounts)
+        needed = np.broadcast_to(np.asarray(bars, np.int64), since.shape)
+        return accounts.carried_out(since, weights, needed, self.once(accounts, since))
 
     # --- as a policy ----------------------------------------------------------------------------------------
 
@@ -123,10 +139,10 @@ class BaselinePolicy:
     ) -> tuple[npt.NDArray[Any], Any]:
         """Return the actions at the current bar of the environment that the policy is bound to.
 
-        ``trade``, ``shares`` and ``discrete`` limit an order: a decision is then carried out over as many bars as the
-        limit makes necessary, following the portfolio that was decided on as its prices move, and no longer than that;
-        in `discrete` mode each bar sells, holds or buys, whichever is nearest. In `weights` mode a decision is
-        carried out at once, and to hold is to ask for the weights that are held (rule 2.3).
+        ``trade``, ``shares`` and ``discrete`` limit an order: a decision is then carried out over as many bars of each
+        symbol as the limit makes necessary, following the portfolio that was decided on as its prices move; in
+        `discrete` mode each bar sells, holds or buys, whichever is nearest. In `weights` mode one bar of each symbol is
+        enough, and to hold is to ask for the weights that are held (rule 2.3).
 
         Args:
             observation: What the environment returned last, float32 ``[size]`` or ``[k, size]``, or a dict of such
@@ -160,14 +176,44 @@ class BaselinePolicy:
 
     def _actions(self, accounts: Accounts) -> npt.NDArray[Any]:
         """Return the actions of k lanes, as near to the decision as the mode comes."""
-        since, weights = self.decided(accounts)
         if accounts.task.config.action_config.mode == "weights":
-            return _weight_actions(accounts, np.where((since == accounts.bar)[:, None], weights, np.nan))
-        return _limited_actions(accounts, since, weights)
+            return _weight_actions(accounts, self.orders_of(accounts))
+        largest = largest_orders(accounts)
+        # All equity has to fit through the limit.
+        full = np.maximum(accounts.equity, 0.0)[:, None]
+        worth = largest * accounts.marks
+        parts = np.divide(full, worth, out=np.zeros_like(worth), where=worth > 0.0)
+        bars = np.maximum(np.ceil(parts.max(axis=1) - 1e-9).astype(np.int64), 1)
+        return _limited_actions(accounts, self._carried_out(accounts, bars), largest)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the environment, and what was worked out for it, behind: in copies and in pickles."""
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What a rule does in one episode of one account, as far as it follows from the market.
+
+    Attributes:
+        task: Market and rules.
+        start: First bar of the episode.
+        universe: Symbols that may be traded, as bytes.
+        since: The bar of the last decision at each bar, `NEVER` before the first, list ``[bars]``.
+        busy: Whether there can be an order at a bar, list ``[bars]``.
+        weights: What was decided, float64 ``[bars, symbols]``, 0 where nothing was.
+        holdable: `Calendar.holdable` of what may be traded, bool ``[bars, symbols]``.
+        marks: `Calendar.marks`.
+    """
+
+    task: TradingTask
+    start: int
+    universe: bytes
+    since: list[int]
+    busy: list[bool]
+    weights: FloatArray
+    holdable: BoolArray
+    marks: FloatArray
 
 
 class WeightRule(BaselinePolicy):
@@ -177,13 +223,22 @@ class WeightRule(BaselinePolicy):
     count (``market.history``): their prices are known, so a rule that looks back begins a backtest on held-out bars
     with all it needs.
 
+    The first decision is made at the first bar of the episode with anything to hold. Within four days of it, each bar
+    at which a symbol is first listed has a decision too (`stateful.schedules.SETTLING`).
+
     Attributes:
-        rebalance_bars: Bars between decisions, the first of which is made at the start bar.
+        rebalance_bars: Bars between decisions; None for a month of 30.4375 days, whatever the bars are.
     """
 
-    rebalance_bars: int
+    rebalance_bars: int | None
     at_once: ClassVar[bool] = False
     """Whether `weights` is asked for all bars of history and part, in order, in place of those that are needed."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let a rule that decides in its own way be asked at every bar: what is worked out ahead is not its own."""
+        super().__init_subclass__(**kwargs)
+        if "decided" in vars(cls) and "orders" not in vars(cls):
+            cls.orders = BaselinePolicy.orders  # type: ignore[method-assign]
 
     def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
         """Return the weights decided at the close of some bars; no later bar may be looked at.
@@ -191,7 +246,8 @@ class WeightRule(BaselinePolicy):
         Args:
             prices: What a share has grown to (`total_return_index`), float64 ``[all bars, symbols]``, NaN before the
                 first bar of a symbol.
-            active: Symbols that have a bar and may be traded, bool ``[all bars, symbols]``.
+            active: Symbols that can be held and may be traded, bool ``[all bars, symbols]``. A symbol without a bar
+                today is one of them, unless it is delisted or has halted (`stateful.schedules.Calendar`).
             bars: Which bars, rows of the two, int64 ``[k]``.
 
         Returns:
@@ -199,19 +255,51 @@ class WeightRule(BaselinePolicy):
         """
         raise NotImplementedError
 
+    def weights_in(self, calendar: Calendar, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
+        """Return `weights`; a rule that counts time, or a symbol's own bars, finds them in ``calendar``."""
+        return self.weights(prices, active, bars)
+
     def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
-        """Decide at the start bar and every ``rebalance_bars`` after it; see `BaselinePolicy.decided`."""
-        since = accounts.last_due(self.rebalance_bars)
+        """Return the last decision of each lane; see `BaselinePolicy.decided`."""
+        since = self._since(accounts.calendar, accounts.allowed, accounts.start, accounts.bar)
         weights = np.zeros(accounts.holdings.shape)
         for universe, lanes in accounts.universes():
-            weights[lanes] = self._table(accounts.task.market, universe, since[lanes])
+            known = lanes[since[lanes] != NEVER]
+            weights[known] = self._decide(accounts.task.market, universe, since[known])
         return np.where(weights.any(axis=1), since, NEVER), weights
 
-    def _table(self, market: MarketData, universe: BoolArray, bars: IntArray) -> FloatArray:
-        """Return the weights of some bars of the part, float64 ``[k, symbols]``, from memory where they are known."""
+    def orders(self, env: Any) -> FloatArray:
+        """Return the orders decided at the close of ``env.bar``; see `BaselinePolicy.orders`.
+
+        What follows from the market is worked out once for an episode, and bars without orders cost next to nothing.
+        """
+        plan, bar = self._plan_of(env), env.bar
+        if not plan.busy[bar]:
+            return np.zeros(plan.weights.shape[1])
+        if plan.since[bar] != bar:
+            return super().orders(env)
+        holdings, active, marks = env.holdings, plan.holdable[bar], plan.marks[bar]
+        money = env.cash + float((holdings * marks) @ active)
+        wanted = np.divide(plan.weights[bar] * money, marks, out=holdings.copy(), where=active)
+        orders: FloatArray = wanted - holdings
+        return orders
+
+    def _due(self, calendar: Calendar, opening: IntArray, bar: IntArray) -> IntArray:
+        """Return the last bar of the schedule, int64 ``[k]``."""
+        return calendar.due(opening, bar, self.rebalance_bars)
+
+    def _since(self, calendar: Calendar, allowed: BoolArray, start: IntArray, bar: IntArray) -> IntArray:
+        """Return the bar of the last decision of each lane, `NEVER` before the first, int64 ``[k]``."""
+        opening = calendar.opening(allowed, start)
+        begun = opening <= bar
+        opening = np.where(begun, opening, bar)
+        since = np.maximum(self._due(calendar, opening, bar), calendar.late_arrival(allowed, opening, bar))
+        return np.where(begun, since, NEVER)
+
+    def _decide(self, market: MarketData, universe: BoolArray, bars: IntArray) -> FloatArray:
+        """Return the weights decided at some bars of the part, float64 ``[k, symbols]``; they are remembered."""
         tables = self.__dict__.setdefault("_tables", WeakKeyDictionary()).setdefault(market, {})
-        key = universe.tobytes()
-        prices = total_return_index(market)
+        key, prices, calendar = universe.tobytes(), total_return_index(market), Calendar.of(market)
         if key not in tables:
             tables[key] = np.full(prices.shape, np.nan)
         table: FloatArray = tables[key]
@@ -219,26 +307,74 @@ class WeightRule(BaselinePolicy):
         missing = np.unique(rows[np.isnan(table[rows, 0])])
         if len(missing):
             needed = np.arange(len(prices)) if self.at_once else missing
-            table[needed] = self.weights(prices, market.with_history().has_bar & universe, needed)
+            table[needed] = self.weights_in(calendar, prices, calendar.all_holdable & universe, needed)
         return table[rows]
+
+    def _plan_of(self, env: Any) -> _Plan:
+        """Return the plan of the current episode of an account."""
+        task, start, universe = env.task, env.start, env.values.tradable[0]
+        plan: _Plan | None = self.__dict__.get("_plan")
+        if plan is None or plan.task is not task or plan.start != start or plan.universe != universe.tobytes():
+            plan = self.__dict__["_plan"] = self._make_plan(task, start, universe)
+        return plan
+
+    def _make_plan(self, task: TradingTask, start: int, universe: BoolArray) -> _Plan:
+        market, calendar = task.market, Calendar.of(task.market)
+        n = market.n_bars
+        bars, since = np.arange(start, n), np.full(n, NEVER)
+        allowed = np.broadcast_to(universe, (len(bars), market.n_symbols))
+        since[start:] = self._since(calendar, allowed, np.full_like(bars, start), bars)
+        decisions = np.unique(since[since != NEVER])
+        weights = np.zeros((n, market.n_symbols))
+        weights[decisions] = self._decide(market, universe, decisions)
+        since[np.isin(since, decisions[~weights[decisions].any(axis=1)])] = NEVER
+        done = Chances.of(task, part_of_index(market)).done(calendar.holdable, decisions, 1)
+        last = np.searchsorted(decisions, since)
+        busy = (since != NEVER) & (np.arange(n) <= np.append(done, NEVER)[last])
+        holdable = calendar.holdable if universe.all() else calendar.holdable & universe
+        return _Plan(task, start, universe.tobytes(), since.tolist(), busy.tolist(), weights, holdable, calendar.marks)
+
+
+class EqualRule(WeightRule):
+    """A rule that holds every symbol equally, whatever its past."""
+
+    def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
+        """Return equal weights; see `WeightRule.weights`."""
+        return equal(active[bars])
+
+    def decided(self, accounts: Accounts) -> tuple[IntArray, FloatArray]:
+        """Return the last decision of each lane; see `BaselinePolicy.decided`."""
+        since = self._since(accounts.calendar, accounts.allowed, accounts.start, accounts.bar)
+        active = accounts.calendar.holdable[since] & accounts.allowed & (since != NEVER)[:, None]
+        return np.where(active.any(axis=1), since, NEVER), equal(active)
+
+    orders = WeightRule.orders
 
 
 class WindowRule(WeightRule):
-    """A rule that looks at the last ``window`` bars and today's.
+    """A rule that looks at the bars of a window and at today's.
 
     A symbol takes part once it has been listed for that long. Until one has, every symbol gets the same weight.
 
     Attributes:
-        window: How many bars to look back.
+        window: How many bars to look back; None for `span`, a time, which is as long on a clock with weekends as on one
+            without.
+        skip: The last bars, which do not count; None for `skipped_span`, a time, where ``window`` is None too.
     """
 
-    window: int
+    window: int | None
+    span: ClassVar[int]
+    """Length of the window where ``window`` is None, in nanoseconds."""
+    skip: int | None = 0
+    skipped_span: ClassVar[int] = 0
+    """Length of what does not count where ``window`` is None, in nanoseconds."""
 
     def over(self, prices: FloatArray) -> FloatArray:
         """Return the weights of n symbols.
 
         Args:
-            prices: float64 ``[window + 1, n]``, as in `WeightRule.weights`, the last row today's.
+            prices: The window as in `WeightRule.weights`, without what is skipped, float64 ``[bars, n]``; in bars,
+                ``window`` - ``skip`` + 1 of them.
 
         Returns:
             float64 ``[n]``, at least 0, with sum 1.
@@ -246,22 +382,54 @@ class WindowRule(WeightRule):
         raise NotImplementedError
 
     def weights(self, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
-        """Return the weights window by window; see `WeightRule.weights`."""
+        """Return the weights window by window, ``window`` in bars; see `WeightRule.weights`.
+
+        Raises:
+            ConfigError: ``window`` is a time, which needs the times of the bars: `weights_in`.
+        """
+        if self.window is None:
+            raise ConfigError(f"{self.name}: window is a time; expected weights_in, which knows the times of the bars")
+        return self._by_windows(prices, active, bars, bars - self.window, bars - (self.skip or 0))
+
+    def weights_in(self, calendar: Calendar, prices: FloatArray, active: BoolArray, bars: IntArray) -> FloatArray:
+        """Return the weights window by window; see `WeightRule.weights_in`."""
+        if self.window is not None:
+            return self.weights(prices, active, bars)
+        firsts, lasts = (calendar.rows_back(bars, span) for span in (self.span, self.skipped_span))
+        return self._by_windows(prices, active, bars, firsts, lasts)
+
+    def _by_windows(
+        self, prices: FloatArray, active: BoolArray, bars: IntArray, firsts: IntArray, lasts: IntArray
+    ) -> FloatArray:
+        """Return the weights decided at ``bars`` over windows from ``firsts`` to ``lasts``; no window is below 0."""
         found = equal(active[bars])
-        for i, bar in enumerate(bars.tolist()):
-            first = bar - self.window
+        for i, (bar, first, last) in enumerate(zip(bars.tolist(), firsts.tolist(), lasts.tolist(), strict=True)):
             if first < 0:
                 continue
             listed = np.flatnonzero(active[bar] & ~np.isnan(prices[first]))
             if len(listed):
                 found[i] = 0.0
-                found[i, listed] = self.over(prices[first : bar + 1, listed])
+                found[i, listed] = self.over(prices[first : last + 1, listed])
         return found
 
 
-def _weight_actions(accounts: Accounts, weights: FloatArray) -> npt.NDArray[np.float32]:
-    """Return actions of `weights` mode, float32 ``[k, S]``; NaN weights hold (rule 2.2)."""
-    orders = np.where(np.isnan(weights), 0.0, accounts.towards(weights))
+def part_that_fills(task: TradingTask, start: int, end: int) -> float:
+    """Return the part of all symbols held or to be held, over some bars, that an order could fill in.
+
+    An order for a symbol without a bar to fill at is in vain. Who wants to turn over so much orders more.
+
+    Args:
+        task: Market and rules.
+        start: First bar of the episode.
+        end: Last bar of the episode.
+    """
+    count = Chances.of(task, part_of_index(task.market)).count
+    filled, held = int((count[end] - count[start]).sum()), int(Calendar.of(task.market).holdable[start:end].sum())
+    return filled / held if filled else 1.0
+
+
+def _weight_actions(accounts: Accounts, orders: FloatArray) -> npt.NDArray[np.float32]:
+    """Return actions of `weights` mode, float32 ``[k, S]``; a symbol without an order is held (rule 2.3)."""
     value, equity = (accounts.holdings + orders) * accounts.marks, accounts.equity[:, None]
     wanted = np.divide(value, equity, out=np.zeros_like(value), where=equity > 0.0)
     exact = np.clip(wanted / accounts.task.config.action_config.max_weight, -1.0, 1.0)
@@ -273,20 +441,19 @@ def _weight_actions(accounts: Accounts, weights: FloatArray) -> npt.NDArray[np.f
     return np.where(low, np.nextafter(actions, np.float32(1.0)), actions)
 
 
-def _limited_actions(accounts: Accounts, since: IntArray, weights: FloatArray) -> npt.NDArray[Any]:
+def largest_orders(accounts: Accounts) -> FloatArray:
+    """Return the order of an action of 1 in `trade`, `shares` and `discrete` mode, shares, 0 where none is possible."""
+    config, active = accounts.task.config, accounts.active
+    if config.action_config.mode == "shares":
+        return np.where(active, config.action_config.max_shares, 0.0)
+    worth = config.portfolio_config.trade_limit_percent * np.maximum(accounts.equity, 0.0)[:, None]
+    return np.divide(worth, accounts.marks, out=np.zeros_like(accounts.marks), where=active)
+
+
+def _limited_actions(accounts: Accounts, orders: FloatArray, largest: FloatArray) -> npt.NDArray[Any]:
     """Return actions of `trade`, `shares` and `discrete` mode, where an action of 1 is an order of limited size."""
-    task, marks, active = accounts.task, accounts.marks, accounts.active
-    action = task.config.action_config
-    full = np.divide(accounts.equity[:, None], marks, out=np.zeros_like(marks), where=active)  # all equity, in shares
-    full = np.maximum(full, 0.0)
-    largest = task.config.portfolio_config.trade_limit_percent * full
-    if action.mode == "shares":
-        largest = np.full_like(marks, action.max_shares)
-    usable = active & (largest > 0.0)
-    bars_needed = np.ceil(np.divide(full, largest, out=np.zeros_like(full), where=usable).max(axis=1) - 1e-9)
-    busy = (since != NEVER) & (accounts.bar - since < bars_needed)
-    orders = accounts.towards(_drifted(accounts, since, weights))
-    parts = np.divide(orders, largest, out=np.zeros_like(orders), where=usable & busy[:, None])
+    action = accounts.task.config.action_config
+    parts = np.divide(orders, largest, out=np.zeros_like(orders), where=largest > 0.0)
     numbers = np.clip(parts, -1.0, 1.0)
     if action.mode != "discrete":
         return numbers.astype(np.float32)
@@ -294,16 +461,3 @@ def _limited_actions(accounts: Accounts, since: IntArray, weights: FloatArray) -
     if action.joint:  # symbol 0 is the least significant digit
         choices = choices @ 3 ** np.arange(choices.shape[1])
     return choices
-
-
-def _drifted(accounts: Accounts, since: IntArray, weights: FloatArray) -> FloatArray:
-    """Return what has become of weights decided at ``since``: prices have moved, and some symbols have no bar now."""
-    index = total_return_index(accounts.task.market)
-    before = np.where(since == NEVER, accounts.bar, since)
-    skip = len(index) - accounts.task.market.n_bars
-    growth = np.nan_to_num(index[accounts.bar + skip] / index[before + skip])
-    value = weights * growth * accounts.active
-    total = value.sum(axis=1, keepdims=True) + 1.0 - weights.sum(axis=1, keepdims=True)  # the rest is cash
-    drifted: FloatArray = np.zeros_like(value)
-    np.divide(value, total, out=drifted, where=total > 0.0)
-    return drifted

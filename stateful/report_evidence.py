@@ -13,9 +13,10 @@ import pandas as pd
 from batchenv.errors import RunError
 from stateful.attribution_figures import KIND_NAMES, kinds_booked, rows_shown, symbol_parts
 from stateful.evaluation.attribution import ACCOUNT, Attribution
+from stateful.evaluation.uncertainty import drawdown_words
 from stateful.report_parts import chart_box, missing, scroll_box, text
 from stateful.report_tables import differences_table
-from stateful.verdict import limits, money, percent, sharpe_sentence
+from stateful.verdict import limits, money, no_measure, percent, sharpe_sentence
 
 if TYPE_CHECKING:
     from stateful.backtest import BacktestResults
@@ -38,9 +39,10 @@ def certainty_section(results: BacktestResults) -> str:
         f"this one in blocks of {length} bar{'' if length == 1 else 's'} on average, the same for every account. The "
         "agent is ahead in the part of them in which it ends with more. A difference is told from luck where the "
         "interval of growth leaves out 0; the p-value says how often luck alone brings the two at least this far "
-        "apart.</p>"
+        f"apart. {drawdown_words(found.level)}</p>"
     )
-    table = differences_table(found.differences, results.labels) if found.differences else ""
+    left_out = no_measure(results.metrics)
+    table = differences_table(found.differences, results.labels, left_out) if found.differences else ""
     return f"{intro}{table}<p>{text(sharpe_sentence(results.metrics))}</p>{_record_words(results)}"
 
 
@@ -52,10 +54,12 @@ def _record_words(results: BacktestResults) -> str:
     needed, level = found.minimum_track_record, percent(found.level, digits=0)
     if needed.value is None:
         return missing(f"A record long enough to be {level} sure of that", str(needed.reason))
-    has = "enough" if needed.value <= found.bars else "not enough"
+    more = found.dependent["minimum_track_record"].value or needed.value
+    has = "enough" if more <= found.bars else "not enough"
     return (
-        f"<p>A record like this takes {needed.value:,.0f} bars to be {level} sure that its Sharpe ratio is above 0; "
-        f"this one has {found.bars:,}: {has}.</p>"
+        f"<p>A record like this takes {needed.value:,.0f} bars to be {level} sure that its Sharpe ratio is above 0, if "
+        f"bars are independent of each other, and {more:,.0f} with their dependence counted; this one has "
+        f"{found.bars:,}: {has}.</p>"
     )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from stateful import report_sections as sections
 from stateful.attribution_figures import attribution_figures
 from stateful.evaluation.page import Page, tiles
+from stateful.evaluation.uncertainty import DRAWDOWN_HOLDS
 from stateful.figures import build_figures
 from stateful.price_figures import price_figures
 from stateful.report_evidence import (
@@ -160,5 +161,8 @@ def _tiles(results: BacktestResults) -> str:
     ]
     note = ""
     if found is not None and found.agent["total_return"].low is not None:
-        note = f"<p class=under>Small: the middle {percent(found.level, digits=0)} of resampled histories.</p>"
+        note = (
+            f"<p class=under>Small: the middle {percent(found.level, digits=0)} of resampled histories; that of the "
+            f"drawdown holds in {DRAWDOWN_HOLDS} of cases.</p>"
+        )
     return tiles(rows) + note

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stateful.curves import half_a_year, rolling_obstacle
+from stateful.evaluation.uncertainty import drawdown_words
 from stateful.figures import accounts, bucket_size, grows_manifold
 from stateful.metrics import iso_date
 from stateful.price_figures import MAX_CHARTS, MAX_MARKS, rows_drawn
@@ -99,7 +100,7 @@ def comparison_section(results: BacktestResults) -> str:
         if not reasons:
             note = (
                 f"<p>Small under the agent's figures: the middle {percent(found.level, digits=0)} of "
-                f"{found.resamples:,} resampled histories. Press a heading to sort.</p>"
+                f"{found.resamples:,} resampled histories. {drawdown_words(found.level)} Press a heading to sort.</p>"
             )
     return note + comparison_table(results)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -84,7 +84,8 @@ def comparison_table(results: BacktestResults) -> str:
 
 def _compared_row(label: str, figures: Mapping[str, Any], intervals: Mapping[str, Interval]) -> str:
     style = "agent" if label == "Agent" else ""
-    cells = [f'<th scope=row class="text {style}" data-value="{text(label)}">{text(label)}</th>']
+    below = "<small>not compared</small>" if figures.get("not_comparable") else ""
+    cells = [f'<th scope=row class="text {style}" data-value="{text(label)}">{text(label)}{below}</th>']
     for name in _COMPARED:
         kind = BY_NAME[name].kind
         below = (between(intervals[name], kind) or "") if name in intervals else ""
@@ -93,12 +94,15 @@ def _compared_row(label: str, figures: Mapping[str, Any], intervals: Mapping[str
     return "".join(cells)
 
 
-def differences_table(differences: Mapping[str, Difference], labels: Mapping[str, str]) -> str:
+def differences_table(
+    differences: Mapping[str, Difference], labels: Mapping[str, str], left_out: Collection[str] = ()
+) -> str:
     """Return the agent less each baseline, with intervals.
 
     Args:
         differences: `Uncertainty.differences`.
         labels: Name of each baseline in words.
+        left_out: Baselines that are no measure of the agent.
     """
     rows = []
     for name, gap in differences.items():
@@ -112,6 +116,7 @@ def differences_table(differences: Mapping[str, Difference], labels: Mapping[str
         cells.append(Cell(p, "n/a" if p is None else f"{p:.3f}").html())
         verdict = {True: "only by itself", False: "not distinguishable", None: "not known"}[gap.distinguishable]
         verdict = "distinguishable" if gap.distinguishable_together else verdict
+        verdict = "not compared" if name in left_out else verdict
         cells.append(Cell(verdict, verdict, style="text strong" if gap.distinguishable_together else "text").html())
         rows.append("".join(cells))
     heads = (

@@ -29,7 +29,7 @@ _SMALLEST_RATIO = 1e-8
 """What equity[t+1] / equity[t] counts as at least in a logarithm (rule 7.6)."""
 
 _SMALLEST_VARIANCE = 1e-12
-"""Below it the differential Sharpe ratio is 0 (rule 7.7)."""
+"""Up to this multiple of 1 + B a variance is rounding, and the differential Sharpe ratio is 0 (rule 7.7)."""
 
 _PENALTIES = ("turnover_penalty", "drawdown_penalty")
 
@@ -155,26 +155,26 @@ class Stateless:
 class DifferentialSharpe:
     """The differential Sharpe ratio (rule 7.7; Moody & Saffell 2001)."""
 
-    __slots__ = ("_eta", "_first", "_second")
+    __slots__ = ("_eta", "_mean", "_variance")
 
     def __init__(self, eta: float) -> None:
-        """Take the decay ``eta`` of the two moments."""
+        """Take the decay ``eta`` of the moments."""
         self._eta = eta
         self.reset()
 
     def reset(self) -> None:
-        """Start with both moments at 0."""
-        self._first = self._second = 0.0
+        """Start with mean A and variance V at 0."""
+        self._mean = self._variance = 0.0
 
     def __call__(self, step: RewardStep) -> float:
         """Return D of the step, then move the moments."""
-        r, a, b = simple_return(step), self._first, self._second
-        variance = b - a * a
+        a, v = self._mean, self._variance
+        d = simple_return(step) - a
         value = 0.0
-        if variance > _SMALLEST_VARIANCE:
-            value = (b * (r - a) - 0.5 * a * (r * r - b)) / variance**1.5
-        self._first = a + self._eta * (r - a)
-        self._second = b + self._eta * (r * r - b)
+        if v > _SMALLEST_VARIANCE * (1.0 + v + a * a):
+            value = (v * d + 0.5 * a * (v - d * d)) / v**1.5
+        self._mean = a + self._eta * d
+        self._variance = (1.0 - self._eta) * (v + self._eta * d * d)
         return value
 
 

@@ -16,10 +16,15 @@ from stateful.evaluation.uncertainty import MINIMUM_BARS
 LEVEL = 5e-5
 """Returns closer than this (0.005 points) read the same when printed and are called level."""
 
-HELD = 0.9
-"""Part of buy and hold's account that is to be invested, on average, for it to be worth comparing with."""
+Outcome = Literal["beat", "lost", "level", "not_compared"]
 
-Outcome = Literal["beat", "lost", "level"]
+_LEFT_OUT = {
+    "never_traded": "never traded",
+    "could_not_buy": "could not buy all of its symbols",
+    "started_later": "started later",
+    "lost_to_costs": "lost its money to costs",
+}
+"""What is said of a baseline that is left out, by the kinds of `stateful.evaluation.comparable`."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,9 @@ class Verdict:
     """The agent against one baseline, after costs, or against all of them.
 
     Attributes:
-        baseline: Name of the baseline; ``all`` for all of them.
+        baseline: Name of the baseline; ``all`` for all of them that can be compared.
         outcome: ``beat``, ``lost`` or ``level``, by total return; ``level`` too where it beat some baselines only.
+            ``not_compared`` where the baseline is no measure (`stateful.evaluation.comparable`).
         headline: Who won, and by how much.
         detail: Whether luck explains the difference; Sharpe ratio and largest drawdown of both.
         distinguishable: Whether the difference is more than luck explains; None where that is not known.
@@ -55,10 +61,20 @@ def verdicts(metrics: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Ver
     return tuple(_compare(metrics, found, name, labels[name]) for name, found in metrics["baselines"].items())
 
 
-def headlines(metrics: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Verdict, ...]:
-    """Return what to say first: how the agent did against all baselines, then against buy and hold.
+def no_measure(metrics: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the baselines that the agent cannot be compared with, each with the kind and the reason, by name.
 
-    Without buy and hold the first baseline takes its place; with a single baseline that comparison says it all.
+    Args:
+        metrics: `BacktestResults.metrics`.
+    """
+    found = {name: figures.get("not_comparable") for name, figures in metrics["baselines"].items()}
+    return {name: why for name, why in found.items() if why is not None}
+
+
+def headlines(metrics: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Verdict, ...]:
+    """Return what to say first: how the agent did against all baselines that are a measure, then against buy and hold.
+
+    Without buy and hold the first of these takes its place; with a single baseline that comparison says it all.
 
     Args:
         metrics: `BacktestResults.metrics`.
@@ -67,30 +83,56 @@ def headlines(metrics: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Ve
     found = verdicts(metrics, labels)
     if len(found) < 2 or metrics["total_return"] is None:
         return found[:1]
-    plain = next((verdict for verdict in found if verdict.baseline == "buy_and_hold"), found[0])
-    return _against_all(metrics, labels, found), plain
+    compared = [verdict for verdict in found if verdict.outcome != "not_compared"]
+    plain = next((verdict for verdict in found if verdict.baseline == "buy_and_hold"), (compared or found)[0])
+    return _against_all(metrics, labels, compared), plain
 
 
 def _against_all(metrics: Mapping[str, Any], labels: Mapping[str, str], found: Sequence[Verdict]) -> Verdict:
-    """Sum up the comparisons with two or more baselines."""
-    figures = metrics["baselines"]
+    """Sum up the comparisons with the baselines that are a measure."""
+    figures, left_out = metrics["baselines"], _left_out(metrics, labels)
+    n, every = len(found), f"all {len(found)} baselines"
+    those, some = f"the {n} baselines", f"{n} baselines"
+    if left_out:
+        which = "that could be compared"
+        those = f"the {n} baselines {which}" if n > 1 else f"the one baseline {which}"
+        every, some = f"all {n} baselines {which}" if n > 1 else those, those
+    if not found:
+        headline = f"None of the {len(figures)} baselines is a measure of the agent."
+        return Verdict("all", "not_compared", headline, left_out)
     best = max(found, key=lambda verdict: figures[verdict.baseline]["total_return"]).baseline
-    beaten, n = sum(verdict.outcome == "beat" for verdict in found), len(found)
+    beaten = sum(verdict.outcome == "beat" for verdict in found)
     digits = 1 if abs(metrics["total_return"] - figures[best]["total_return"]) >= 0.001 else 2
     mine, theirs = (
         percent(value, sign=True, digits=digits) for value in (metrics["total_return"], figures[best]["total_return"])
     )
     against = f"{labels[best]} ({theirs} against its {mine})"
+    the_best = f"; the best of them was {against}" if n > 1 else f", {against}"
     if beaten == n:
         outcome: Outcome = "beat"
-        headline = f"After costs the agent beat all {n} baselines; the best of them was {against}."
+        headline = f"After costs the agent beat {every}{the_best}."
     elif beaten:
         outcome = "level"
-        headline = f"After costs the agent beat {beaten} of {n} baselines, but not the best of them, {against}."
+        headline = f"After costs the agent beat {beaten} of {some}, but not the best of them, {against}."
     else:
         outcome = "lost"
-        headline = f"After costs the agent beat none of the {n} baselines; the best of them was {against}."
-    return Verdict("all", outcome, headline, _luck_of_all(metrics, labels, found))
+        none = "none of " if n > 1 else "did not beat "
+        verb = f"beat {none}{those}" if n > 1 else f"{none}{those}"
+        headline = f"After costs the agent {verb}{the_best}."
+    return Verdict("all", outcome, headline, f"{_luck_of_all(metrics, labels, found)} {left_out}".strip())
+
+
+def _left_out(metrics: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    """Say which baselines are left out, and why; empty where none is."""
+    found = no_measure(metrics)
+    if not found:
+        return ""
+    named = _listed([f"{labels[name]} ({_LEFT_OUT[why['kind']]})" for name, why in found.items()])
+    ahead = [
+        labels[name] for name, why in found.items() if why["kind"] == "lost_to_costs" and _gap(metrics, name) < -LEVEL
+    ]
+    even = f" The agent ended with less than {_listed(ahead)} all the same." if ahead else ""
+    return f"Not counted: {named}.{even}"
 
 
 def _luck_of_all(metrics: Mapping[str, Any], labels: Mapping[str, str], found: Sequence[Verdict]) -> str:
@@ -157,12 +199,19 @@ def sharpe_sentence(metrics: Mapping[str, Any]) -> str | None:
     plain, deflated = uncertainty["probabilistic_sharpe"], uncertainty["deflated_sharpe"]
     if plain["value"] is None:
         return f"What the Sharpe ratio proves cannot be said: {plain['reason']}."
+    dependent = uncertainty.get("dependent")
     start = f"The true Sharpe ratio is above 0 with a probability of {percent(plain['value'])}"
+    start += " if bars are independent of each other"
+    if dependent is not None:
+        start += f", and of {percent(dependent['probabilistic_sharpe']['value'])} with their dependence counted"
     if deflated["value"] is None:
         return f"{start}, taken by itself; {deflated['reason']}."
+    both = percent(deflated["value"])
+    if dependent is not None:
+        both += f" and {percent(dependent['deflated_sharpe']['value'])}"
     return (
-        f"{start}, taken by itself, and of {percent(deflated['value'])} once the {uncertainty['trials']} "
-        "configurations known to have been tried on these bars are counted."
+        f"{start}, taken by itself, and of {both} once the {uncertainty['trials']} configurations known to have been "
+        "tried on these bars are counted."
     )
 
 
@@ -254,6 +303,14 @@ def _compare(agent: Mapping[str, Any], other: Mapping[str, Any], name: str, labe
     mine, theirs = agent["total_return"], other["total_return"]
     if mine is None or theirs is None:
         return Verdict(name, "level", f"The agent cannot be compared with {label}: no step was taken.", "")
+    why = other.get("not_comparable")
+    if why is not None:
+        both = f"{percent(mine, sign=True)} against {percent(theirs, sign=True)}"
+        detail = f"What the two made, {both}, says nothing about the agent."
+        if why["kind"] == "lost_to_costs" and mine - theirs < -LEVEL:
+            detail = f"Yet the agent ended with less, {both}."
+        headline = f"The agent is not compared with {label}, which {why['reason']}."
+        return Verdict(name, "not_compared", headline, detail)
     gap = mine - theirs
     outcome: Outcome = "level" if abs(gap) < LEVEL else "beat" if gap > 0 else "lost"
     words = {"beat": f"beat {label}", "lost": f"lost to {label}", "level": f"ended level with {label}"}[outcome]
@@ -324,13 +381,6 @@ def limits(metrics: Mapping[str, Any], config: EnvConfig, market: MarketData) ->
     elif metrics["years"] < 1:
         notes.append(Note(
             f"Short: {metrics['bars']:,} bars are less than a year, so every figure 'per year' is stretched from less.",
-            True,
-        ))  # fmt: skip
-    held = metrics["baselines"].get("buy_and_hold")
-    if config.execution_config.participation_limit and held is not None and (held["exposure"] or 0.0) < HELD:
-        notes.append(Note(
-            "Buy and hold is no measure here: the limit on a bar's volume (participation_limit) cut its one purchase, "
-            f"and {percent(held['exposure'] or 0.0)} of the account was invested on average.",
             True,
         ))  # fmt: skip
     n = len(market.symbols)

@@ -233,7 +233,8 @@ class _Judge:
             least = min(least, max(abs(env.equity), LEAST_RATIO * least))
         gross = self._gross(k, env)
         shaky = max(1.0, 1e-3 * gross / max(least, RESIDUE * gross))
-        self.money(k, env, action, "reward", exact, batch, env.config.reward_config.reward_scaling * shaky)
+        scale = max(env.config.reward_config.reward_scaling, abs(exact))
+        self.money(k, env, action, "reward", exact, batch, scale * shaky)
 
     def account(self, k: int, env: StatefulTradingEnv, action: Any) -> None:
         """Compare cash, shares and equity."""

@@ -1,4 +1,4 @@
-"""What every test shares: registrations of features and rewards do not outlive the test that made them.
+"""What every test shares: registrations and warnings do not outlive the test that made them.
 
 No test depends on how fast the machine is. Hypothesis sets no deadline, and processes that share the cores
 (pytest-xdist) use one thread each.
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from batchenv import errors
 from batchenv.registry import FEATURES, REWARDS
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -22,6 +23,7 @@ settings.load_profile("any machine")
 
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
+    errors._shown.clear()
     tables = [table for registry in (FEATURES, REWARDS) for table in (registry._functions, registry._sent)]
     before = [dict(table) for table in tables]
     yield

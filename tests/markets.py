@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -42,3 +44,19 @@ def market(seed: int = 0, n_bars: int = 120) -> MarketData:
 def ragged_market(seed: int = 0, n_bars: int = 120) -> MarketData:
     """Market of `ragged_frame`."""
     return MarketData.from_frame(ragged_frame(seed, n_bars))
+
+
+def rich_market(n_bars: int = 120) -> MarketData:
+    """Ragged, with a column of the user's, splits and dividends."""
+    bars = ragged_market(n_bars=n_bars)
+    rng = np.random.default_rng(5)
+    signal = np.where(rng.random(bars.close.shape) < 0.1, np.nan, rng.normal(size=bars.close.shape))
+    happens = (rng.random(bars.close.shape) < 0.05) & bars.has_bar
+    dividends, splits = np.where(happens, 0.2, 0.0), np.where(happens, 2.0, 1.0)
+    return replace(bars, columns={"signal": signal}, dividends=dividends, splits=splits)
+
+
+def later_part(n_bars: int = 120) -> MarketData:
+    """The second half of `rich_market`, with the first as its history."""
+    whole = rich_market(n_bars)
+    return whole.split(whole.timestamps[n_bars // 2])[1]

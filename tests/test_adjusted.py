@@ -237,10 +237,12 @@ def test_the_warning_points_at_the_line_that_made_the_environment_and_the_backte
     rules = {"features": ["price"], "fill": "next_close"}
     train, test = ohlc(adjusted=True).split("2020-04-01")
     with pytest.warns(LevelFeatureWarning) as told:
-        BatchTradingEnv(train, rules, n_envs=1)
+        for _ in range(3):
+            BatchTradingEnv(train, rules, n_envs=1)
         env = StatefulTradingEnv(test, rules)
         results = BackTesting(ConstantAgent([0.1, 0.1, 0.1]), env, {"vectorbt": False}, baselines=()).run()
     assert {warning.filename for warning in told} == {__file__}
+    assert len({warning.lineno for warning in told}) == len(told) == 3, "once for each line"
     flag = next(flag for flag in results.flags if flag.name == "level_features")
     assert flag.severity == "severe" and "Features that look ahead: price." in flag.text
     with warnings.catch_warnings():

@@ -38,6 +38,7 @@ from stateful.portfolios import (
     minimum_variance,
     project_to_simplex,
     reversion_step,
+    shrunk_covariance,
 )
 from tests.markets import frame, market, ragged_market
 from tests.stateful.policies import ConstantAgent, RandomAgent
@@ -107,6 +108,20 @@ def test_projection_to_the_simplex():
         np.testing.assert_allclose(project_to_simplex(point), np.maximum(point - shift, 0), atol=1e-12)
 
 
+def test_projection_of_points_far_away():
+    """1 is lost beside 1e18: the nearest weights are where the largest coordinate is."""
+    np.testing.assert_array_equal(project_to_simplex(np.array([1e18, -1e18, 3e17])), [1, 0, 0])
+    np.testing.assert_array_equal(project_to_simplex(np.array([-2e20, -2e20])), [0.5, 0.5])
+
+
+def test_olmar_stays_where_symbols_differ_by_rounding_alone():
+    """Prices that move as one: what is left of their difference is of the order of 1e-17."""
+    path = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, 60)))
+    prices = path[:, None] * np.array([1.0, 3.0, 0.7])
+    found = OLMAR().weights(prices, np.ones(prices.shape, bool), np.arange(60))
+    np.testing.assert_allclose(found, 1 / 3, rtol=1e-9)
+
+
 def test_least_variance_in_closed_form():
     np.testing.assert_allclose(least_variance(np.diag([1.0, 2.0, 4.0])), np.array([4, 2, 1]) / 7, atol=1e-12)
     # Correlation 0.9: without the sign constraint the second weight would be (1 - 1.8) / (1 + 4 - 3.6) < 0.
@@ -148,6 +163,28 @@ def test_minimum_variance_shrinks_as_ledoit_and_wolf():
     np.testing.assert_allclose(minimum_variance(prices), least_variance(shrunk), atol=1e-9)
 
 
+def test_minimum_variance_is_that_of_sklearn_and_of_an_active_set_solver():
+    """Two libraries that know nothing of the shortcuts: Ledoit and Wolf's shrinkage, and Lawson and Hanson's solver."""
+    from scipy.optimize import nnls
+    from sklearn.covariance import ledoit_wolf
+
+    rng, limited = np.random.default_rng(5), 0
+    for n in (1, 2, 5, 12, 40):
+        for n_bars in (21, 60, 253):
+            common = rng.normal(0, 0.01, (n_bars, 1)) * rng.uniform(-0.5, 2, n)
+            returns = common + rng.normal(0, 0.01, (n_bars, n)) * rng.uniform(0.2, 3, n)
+            prices = 100 * np.exp(returns.cumsum(axis=0))
+            covariance, _ = ledoit_wolf(prices[1:] / prices[:-1] - 1)
+            np.testing.assert_allclose(
+                shrunk_covariance(prices[1:] / prices[:-1] - 1), covariance, rtol=1e-9, atol=1e-15
+            )
+            root = np.linalg.cholesky(covariance / covariance.mean()).T
+            solution, _ = nnls(root, np.linalg.solve(root.T, np.ones(n)))
+            np.testing.assert_allclose(minimum_variance(prices), solution / solution.sum(), atol=1e-9)
+            limited += (solution == 0).any()
+    assert limited >= 5  # of which some weights are held at 0
+
+
 def test_inverse_volatility_by_hand():
     prices = np.array([[100.0, 50.0, 7.0], [110.0, 50.5, 7.0], [99.0, 51.0, 7.0], [120.0, 50.0, 7.0]])
     inverse = [1 / statistics.stdev(b / a - 1 for a, b in pairwise(p)) for p in prices.T[:2].tolist()]
@@ -162,12 +199,20 @@ def test_the_best_are_held_equally():
 
 
 def paper_olmar(prices, window, epsilon):
-    """Li & Hoi (2012), algorithms 1 and 2, in plain Python: the portfolio decided on after each bar."""
+    """Li & Hoi (2012), algorithms 1 and 2, in plain Python: the portfolio decided on after each bar.
+
+    The paper does not say what to do before the first moving average. This is what the authors' toolbox does (OLPS,
+    ``olmar1_run`` and ``olmar1_expert``): nothing for two bars, and then, until window + 1 price relatives are known,
+    the last one in place of the expected one.
+    """
     n = len(prices[0])
     portfolio, portfolios = [1 / n] * n, []
     for t in range(len(prices)):
-        if t + 1 >= window:
-            relative = [sum(prices[t - k][i] for k in range(window)) / window / prices[t][i] for i in range(n)]
+        if t >= 2:
+            if t < window + 1:
+                relative = [prices[t][i] / prices[t - 1][i] for i in range(n)]
+            else:
+                relative = [sum(prices[t - k][i] for k in range(window)) / window / prices[t][i] for i in range(n)]
             mean = sum(relative) / n
             size = sum((x - mean) ** 2 for x in relative)
             expected = sum(b * x for b, x in zip(portfolio, relative, strict=True))
@@ -185,6 +230,7 @@ def test_olmar_is_the_algorithm_of_the_paper(epsilon):
     expected = np.array(paper_olmar(bars.close.tolist(), 5, epsilon))
     found = OLMAR(epsilon=epsilon).weights(total_return_index(bars), bars.has_bar, np.arange(bars.n_bars))
     np.testing.assert_allclose(found, expected, atol=1e-10)
+    assert np.ptp(found[:2]) == 0 and (np.ptp(found[2:6], axis=1) > 0.1).all()  # it does not wait for the average
     assert (np.count_nonzero(found[4:] > 1e-9, axis=1) > 1).any()
     # ... and earns its own portfolios, one bar at a time.
     relatives = bars.close[1:] / bars.close[:-1]
@@ -310,19 +356,21 @@ def test_a_schedule_begins_at_the_start_bar():
 
 
 @pytest.mark.parametrize("through", ["orders", "predict"])
-def test_what_has_no_bar_now_is_kept(through):
-    """C pauses at bars 11 and 12, and comes back: an order decided meanwhile would fill at 13."""
+def test_what_has_no_bar_now_is_kept_and_traded_again_as_soon_as_it_has_one(through):
+    """C pauses at bars 11 and 12, and comes back: the order decided at 12 fills at 13, when all weights are equal."""
     bars = ragged_market(0)
     env = StatefulTradingEnv(bars, {"action_config": {"mode": "weights"}}, [], seed=0)
     observation, _ = env.reset()
     rule = EqualWeight(rebalance_bars=1).bind(env)
-    held = []
+    held, money = [], []
     for _ in range(14):
         held.append(env.holdings[2])
+        money.append(env.equity)
         step = env.step_orders(rule.orders(env)) if through == "orders" else env.step(rule.predict(observation)[0])
         observation = step[0]
     assert held[9] != held[10] == held[11] == held[12]
-    np.testing.assert_allclose(held[13], held[12], rtol=1e-6 if through == "predict" else 0)  # float32, or not at all
+    assert held[13] != held[12]
+    assert held[13] == pytest.approx(money[12] / 3 / bars.mark[12, 2], rel=1e-3)  # B is not listed yet
 
 
 def test_a_new_listing_takes_part_once_its_window_is_full():
@@ -451,6 +499,14 @@ def test_a_limited_mode_takes_several_bars_and_then_holds():
     np.testing.assert_allclose(worth, worth.mean(), rtol=1e-6)
     assert env.cash < 1e-3
     assert env.history["turnover"].iloc[5:].max() < 1e-9
+
+
+def test_a_limited_mode_is_done_when_the_last_bar_is_that_it_needs():
+    """Ten bars at a tenth of equity, where all symbols have all bars; what opens leave to be mended is left."""
+    env = FastTrainingEnv(market(3), {"action_config": {"mode": "trade"}}, [], seed=0)
+    actions = play(env, EqualWeight(rebalance_bars=30))
+    traded = np.flatnonzero(np.abs(actions).max(axis=1) > 0)
+    assert set(traded % 30) == set(range(10))
 
 
 def test_cash_that_comes_in_later_is_not_invested():
@@ -586,6 +642,20 @@ def test_a_rule_of_ones_own_is_a_policy_too():
     np.testing.assert_allclose(results.equity, results.baselines["first"]["equity"], rtol=1e-6)
 
 
+def test_a_rule_that_decides_in_its_own_way_is_asked_at_every_bar():
+    """Nothing that is worked out ahead for the class above it stands in the way."""
+
+    class Alternating(EqualWeight):
+        def decided(self, accounts):
+            return accounts.bar, np.eye(accounts.holdings.shape[1])[accounts.bar % 2]
+
+    env = StatefulTradingEnv(market(0), {"fill": "close", "cost_config": FREE}, [], seed=0)
+    env.reset()
+    for bar in range(4):
+        env.step_orders(Alternating(label="alternating").orders(env))
+        assert (env.holdings > 0).tolist() == [bar % 2 == 0, bar % 2 == 1, False, False]
+
+
 # --- random trading -----------------------------------------------------------------------------------------
 
 
@@ -628,6 +698,33 @@ def test_random_trading_beside_an_agent_that_rests_rests_too():
 def test_random_trading_must_know_how_much():
     with pytest.raises(ConfigError, match="turnover_per_bar is not known"):
         backtest(market(0), {}, agent=RandomTurnover())
+
+
+# --- worked out ahead ---------------------------------------------------------------------------------------
+
+
+def test_what_a_rule_decides_is_worked_out_once_and_bars_without_orders_are_skipped(monkeypatch):
+    asked, looked = [], []
+
+    class Counted(EqualWeight):
+        def _decide(self, market, universe, bars):
+            asked.append(len(bars))
+            return super()._decide(market, universe, bars)
+
+    of = Accounts.of.__func__
+    monkeypatch.setattr(Accounts, "of", classmethod(lambda cls, env: looked.append(env.bar) or of(cls, env)))
+    env = StatefulTradingEnv(market(0, 400), {}, [], seed=0)
+    rule = Counted(rebalance_bars=20)
+    for _ in range(2):
+        env.reset()
+        over, traded = False, 0
+        while not over:
+            orders = rule.orders(env)
+            traded += orders.any()
+            *_, terminated, truncated, _ = env.step_orders(orders)
+            over = terminated or truncated
+    assert asked == [20] and traded == 20
+    assert looked == []  # every decision is carried out at the bar that it was made at
 
 
 # --- configuration ------------------------------------------------------------------------------------------

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pandas as pd
 import pytest
 
-from batchenv import BatchTradingEnv, FastTrainingEnv, MarketData
-from batchenv.causality import _change_after, assert_causal
-from batchenv.errors import CausalityError, ConfigError, FeatureError, MarketDataError
-from batchenv.features import FeatureScaler, available_features, compute_features, register_feature
-from stateful import StatefulTradingEnv
+from batchenv import MarketData
+from batchenv.causality import assert_causal
+from batchenv.causality.cuts import choose_cuts, telling_bars
+from batchenv.causality.futures import change_after, change_bars, cut_off
+from batchenv.errors import CausalityError, ConfigError, FeatureError
+from batchenv.features import _evaluate, _parse, available_features, register_feature
 from tests import markets
+from tests.markets import later_part, rich_market
 
 FEATURES = ["return", "rsi_5", "volume_zscore_5"]
 FILLS = ("close", "next_open", "next_close")
-
-
-def rich_market(n_bars: int = 120) -> MarketData:
-    """Ragged, with a column of the user's, splits and dividends."""
-    bars = markets.ragged_market(n_bars=n_bars)
-    rng = np.random.default_rng(5)
-    signal = np.where(rng.random(bars.close.shape) < 0.1, np.nan, rng.normal(size=bars.close.shape))
-    happens = (rng.random(bars.close.shape) < 0.05) & bars.has_bar
-    dividends, splits = np.where(happens, 0.2, 0.0), np.where(happens, 2.0, 1.0)
-    return replace(bars, columns={"signal": signal}, dividends=dividends, splits=splits)
-
-
-def later_part(n_bars: int = 120) -> MarketData:
-    market = rich_market(n_bars)
-    return market.split(market.timestamps[n_bars // 2])[1]
 
 
 def names_all(text: str, *parts: str) -> bool:
@@ -50,8 +35,8 @@ def names_all(text: str, *parts: str) -> bool:
 @pytest.mark.parametrize("cut", [0, 30, 100, 118])
 def test_a_change_leaves_everything_up_to_the_cut_and_nothing_after_it(cut: int, bars_too: bool) -> None:
     market = rich_market()
-    other = _change_after(market, cut, 0, bars_too=bars_too, delisting_too=True)
-    again = _change_after(market, cut, 0, bars_too=bars_too, delisting_too=True)
+    other = change_after(market, cut, 0, bars_too=bars_too, delisting_too=True)
+    again = change_after(market, cut, 0, bars_too=bars_too, delisting_too=True)
     assert other.fingerprint == again.fingerprint != market.fingerprint
     assert (other.fit_bars, other.symbols) == (market.fit_bars, market.symbols)
     both = market.has_bar & other.has_bar
@@ -73,20 +58,36 @@ def test_a_change_leaves_everything_up_to_the_cut_and_nothing_after_it(cut: int,
     assert market.fingerprint == rich_market().fingerprint
 
 
+def test_bars_here_and_there_change_and_no_others() -> None:
+    market = rich_market()
+    teeth = np.arange(market.n_bars) % 7 == 3
+    other = change_bars(market, teeth, 0)
+    assert other.fingerprint == change_bars(market, teeth, 0).fingerprint
+    for name in ("open", "high", "low", "close", "volume"):
+        old, new = getattr(market, name), getattr(other, name)
+        np.testing.assert_array_equal(new[~teeth], old[~teeth])
+        assert (new[teeth] != old[teeth])[market.has_bar[teeth]].all(), name
+    signal = ~np.isnan(market.columns["signal"][teeth])
+    assert (other.columns["signal"][teeth] != market.columns["signal"][teeth])[signal].all()
+    fewer = change_bars(market, teeth & (np.arange(market.n_bars) < 60), 0)
+    np.testing.assert_array_equal(fewer.close[:60], other.close[:60])
+    np.testing.assert_array_equal(fewer.close[60:], market.close[60:])
+
+
 def test_a_symbol_that_pauses_comes_back_or_does_not_as_it_did() -> None:
     market = markets.ragged_market()
     paused = int(np.flatnonzero(~market.has_bar[:, 2])[0])
     gone = 110  # D has stopped
     for seed in range(20):
-        other = _change_after(market, paused, seed, bars_too=True, delisting_too=False)
+        other = change_after(market, paused, seed, bars_too=True, delisting_too=False)
         assert other.has_bar[paused + 1 :, 2].any()
-        assert not _change_after(market, gone, seed, bars_too=True, delisting_too=False).has_bar[gone:, 3].any()
+        assert not change_after(market, gone, seed, bars_too=True, delisting_too=False).has_bar[gone:, 3].any()
 
 
 def test_a_market_of_closes_alone_can_be_changed() -> None:
     times = pd.bdate_range("2020-01-01", periods=20)
     market = MarketData.from_frame(pd.DataFrame({"A": np.arange(1.0, 21.0), "B": [np.nan] * 19 + [1.0]}, index=times))
-    other = _change_after(market, 3, 0, bars_too=True, delisting_too=True)
+    other = change_after(market, 3, 0, bars_too=True, delisting_too=True)
     assert (other.open, other.volume, other.splits, other.dividends) == (None, None, None, None)
 
 
@@ -154,225 +155,120 @@ def test_a_function_may_return_a_frame_by_symbol_and_know_the_history() -> None:
         assert_causal("rsj", part)
 
 
-# --- environments -------------------------------------------------------------------------------------------
+# --- where look-ahead hides ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fill", FILLS)
-@pytest.mark.parametrize("tier", [StatefulTradingEnv, FastTrainingEnv])
-def test_scalar_environments_are_causal(tier: Any, fill: str) -> None:
-    config = {"fill": fill, "features": FEATURES, "observation_config": {"unrealized_pnl": True, "time_left": True}}
-    assert_causal(lambda market: tier(market, config), later_part())
-    assert_causal(
-        lambda market: tier(market, config | {"episode_config": {"length": 9, "random_start": True}}), later_part()
+def long_market(n_bars: int = 1000, gaps: int = 2) -> MarketData:
+    """Return bars of which one symbol lacks ``gaps``, in places that nobody would cut at by chance."""
+    df = markets.frame(3, n_bars, ("A", "B"))
+    lacking = np.random.default_rng(9).choice(np.arange(300, n_bars - 20), gaps, replace=False)
+    bar = df.groupby("symbol").cumcount()
+    return MarketData.from_frame(df[~((df["symbol"] == "B") & bar.isin(lacking))].reset_index(drop=True))
+
+
+def leak_at(bars: list[int], ahead: int = 1, base: Callable[[MarketData], np.ndarray] = lambda m: m.mark) -> Any:
+    """Return a feature that looks ``ahead`` bars ahead at a few bars, and is honest elsewhere."""
+
+    def feature(market: MarketData) -> np.ndarray:
+        values = np.array(base(market))
+        for bar in bars:
+            values[bar] = market.mark[min(bar + ahead, market.n_bars - 1)]
+        return values
+
+    return feature
+
+
+def mean_so_far(market: MarketData) -> np.ndarray:
+    """Remembers every bar for ever, so that no comb can be used."""
+    return frame(market).expanding().mean().to_numpy()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_filling_backwards_over_rare_gaps_is_found(seed: int) -> None:
+    """Two bars of a thousand: by the combs, and where a feature never forgets by the cut at the end of each gap."""
+    market = long_market()
+    with pytest.raises(CausalityError, match="expected no change"):
+        assert_causal(lambda m: pd.DataFrame(m.close).bfill(), market, seed=seed)
+    with pytest.raises(CausalityError, match="when the bars after bar"):
+        assert_causal(lambda m: pd.DataFrame(m.close).bfill().expanding().mean(), market, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("bars", [[217], [100, 250, 371, 502, 777]])
+def test_a_leak_in_few_bars_is_found_where_the_feature_forgets_within_the_combs(bars: list[int], seed: int) -> None:
+    market = long_market()
+    with pytest.raises(CausalityError, match="expected no change"):
+        assert_causal(leak_at(bars), market, seed=seed)
+    smoothed = lambda m: frame(m).rolling(20).mean().to_numpy()  # noqa: E731
+    with pytest.raises(CausalityError, match="expected no change"):
+        assert_causal(leak_at(bars, 5, smoothed), market, seed=seed)
+
+
+def test_leaks_are_found_as_often_as_the_documentation_says() -> None:
+    """With n combs of m bars a value that looks ahead is found with n / m; m is 6 where nothing is remembered."""
+    market, places = markets.market(n_bars=300), np.random.default_rng(0).integers(20, 290, 60)
+
+    def found(feature: Any, cuts: int, seed: int) -> bool:
+        try:
+            assert_causal(feature, market, cuts=cuts, seed=seed)
+        except CausalityError:
+            return True
+        return False
+
+    assert all(found(leak_at([int(bar)]), 6, k) for k, bar in enumerate(places))
+    half = sum(found(leak_at([int(bar)]), 3, k) for k, bar in enumerate(places))
+    assert 0.3 * len(places) < half < 0.8 * len(places)
+    # Five values that look 3 bars ahead, where every change is remembered: at least 1 - (1 - 15 / 300)^15 of them.
+    groups = np.random.default_rng(1).permutation(np.arange(20, 290, 4))[:60].reshape(12, 5)
+    often = sum(found(leak_at(group.tolist(), 3, mean_so_far), 40, k) for k, group in enumerate(groups))
+    assert often >= 0.5 * len(groups)
+
+
+def test_what_depends_on_how_many_bars_follow_is_found() -> None:
+    share_of_the_sample = lambda m: np.linspace(0, 1, m.n_bars)[:, None] + 0 * m.mark  # noqa: E731
+    with pytest.raises(CausalityError, match=r"when the market ends after bar \d+"):
+        assert_causal(share_of_the_sample, rich_market())
+    assert_causal(lambda m: np.arange(m.n_bars, dtype=float)[:, None] + 0 * m.mark, rich_market())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_honest_features_that_remember_unevenly_raise_no_alarm(seed: int) -> None:
+    """A memory that is longer in one place than where it was tried out, and one that never ends."""
+    market = long_market()
+    bars_of_its_own = lambda m: pd.DataFrame(m.close).apply(lambda x: x.dropna().rolling(5).mean())  # noqa: E731
+    assert_causal(lambda m: bars_of_its_own(m).reindex(range(m.n_bars)), market, seed=seed)
+    longer_later = lambda m: np.where(  # noqa: E731
+        np.arange(m.n_bars)[:, None] > 700, frame(m).rolling(90).mean(), frame(m).rolling(3).mean()
     )
+    assert_causal(longer_later, market, seed=seed)
+    assert_causal(mean_so_far, market, seed=seed)
+    assert_causal(lambda m: frame(m).ewm(span=60).mean(), market, seed=seed)
 
 
-@pytest.mark.parametrize("fill", FILLS)
-def test_batch_environment_is_causal(fill: str) -> None:
-    config: dict[str, Any] = {"fill": fill, "features": FEATURES}
-    random = config | {"episode_config": {"length": 20, "random_start": True}}
-    assert_causal(lambda market: BatchTradingEnv(market, config, n_envs=1), later_part())
-    assert_causal(lambda market: BatchTradingEnv(market, random, n_envs=6, copy=False), later_part(), bars=[20, 40])
+@pytest.mark.parametrize("cuts", [0, -1, True, 2.5, "all"])
+def test_a_number_of_cuts_is_a_whole_number(cuts: Any) -> None:
+    with pytest.raises(ConfigError, match=r"cuts: got .*, expected a whole number"):
+        assert_causal("rsi", rich_market(), cuts=cuts)
 
 
-def test_an_environment_of_gymnasium_s_own_vectors_is_causal() -> None:
-    def make(market: MarketData) -> Any:
-        one = lambda: FastTrainingEnv(market, {"features": FEATURES, "fill": "next_close"})  # noqa: E731
-        return gymnasium.vector.SyncVectorEnv([one, one])
-
-    assert_causal(make, later_part(), bars=[10, 50])
-
-
-class LeakyObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Appends the high of a bar that is ``ahead`` of the observed one."""
-
-    def __init__(self, env: Any, ahead: int) -> None:
-        super().__init__(env)
-        self.ahead = ahead
-        size = env.observation_space.shape[0] + env.market.n_symbols
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
-
-    def _more(self, observation: Any) -> Any:
-        env: Any = self.unwrapped
-        bar = min(env.bar + self.ahead, env.market.n_bars - 1)
-        return np.append(observation, np.nan_to_num(env.market.high[bar])).astype(np.float32)
-
-    def reset(self, **kwargs: Any) -> Any:
-        observation, info = self.env.reset(**kwargs)
-        return self._more(observation), info
-
-    def step(self, action: Any) -> Any:
-        observation, *rest = self.env.step(action)
-        return self._more(observation), *rest
+def test_cuts_stand_where_something_begins_pauses_or_ends() -> None:
+    market = markets.ragged_market()
+    telling = set(telling_bars(market))
+    listed, stopped = (int(np.flatnonzero(market.has_bar[:, s])[end]) for s, end in ((1, 0), (3, -1)))
+    assert {listed - 1, stopped} <= telling
+    gap = np.flatnonzero(~market.has_bar[:, 2])
+    assert gap[-1] in telling and gap[0] - 1 in telling
+    chosen = choose_cuts(market, 0, market.n_bars - 2, 30, 0)
+    assert telling <= set(chosen) and len(set(chosen)) == 30
+    assert choose_cuts(market, 0, market.n_bars - 2, 30, 1) != chosen
+    assert choose_cuts(market, 50, 60, 500, 0) and set(choose_cuts(market, 50, 60, 500, 0)) <= set(range(50, 61))
 
 
-class LeakyReward(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Pays for the price of bar t + ``ahead`` in the step from t to t + 1."""
-
-    def __init__(self, env: Any, ahead: int) -> None:
-        super().__init__(env)
-        self.ahead = ahead
-
-    def step(self, action: Any) -> Any:
-        env: Any = self.unwrapped
-        bar = min(env.bar + self.ahead, env.market.n_bars - 1)
-        observation, _, *rest = self.env.step(action)
-        return observation, float(env.market.mark[bar, 0]), *rest
-
-
-def stateful(market: MarketData, **more: Any) -> StatefulTradingEnv:
-    return StatefulTradingEnv(market, {"features": FEATURES}, **more)
-
-
-@pytest.mark.parametrize("bars", [None, [30]])
-def test_planted_leak_of_an_observation_is_found(bars: list[int] | None) -> None:
-    assert_causal(lambda m: LeakyObservation(stateful(m), ahead=0), later_part(), bars=bars)
-    with pytest.raises(CausalityError, match=r"LeakyObservation.*observation\[\d+\] at bar"):
-        assert_causal(lambda m: LeakyObservation(stateful(m), ahead=1), later_part(), bars=bars)
-
-
-@pytest.mark.parametrize("bars", [None, [30]])
-def test_planted_leak_of_a_reward_is_found(bars: list[int] | None) -> None:
-    assert_causal(lambda m: LeakyReward(stateful(m), ahead=1), later_part(), bars=bars)
-    with pytest.raises(CausalityError, match=r"LeakyReward.*, reward at bar"):
-        assert_causal(lambda m: LeakyReward(stateful(m), ahead=2), later_part(), bars=bars)
-
-
-class PeekingAtFills(StatefulTradingEnv):
-    """Buys only what will have risen two bars on."""
-
-    def step(self, action: Any) -> Any:
-        later = min(self.bar + 2, self.market.n_bars - 1)
-        return super().step(
-            np.where(self.market.mark[later] > self.market.mark[self.bar], 1.0, -1.0).astype(np.float32)
-        )
-
-
-class SameBarHigh(StatefulTradingEnv):
-    """Buys at the open what will go up by more than it goes down before the bar is over."""
-
-    def step(self, action: Any) -> Any:
-        bar = min(self.bar + 1, self.market.n_bars - 1)
-        first, high = (np.nan_to_num(prices[bar], nan=1.0) for prices in (self.market.open, self.market.high))
-        return super().step(np.where(high > 1.01 * first, 1.0, -1.0).astype(np.float32))
-
-
-@pytest.mark.parametrize("bars", [None, [30]])
-def test_a_decision_by_the_high_of_the_bar_that_it_fills_in_is_found(bars: list[int] | None) -> None:
-    rules = {"features": FEATURES, "portfolio_config": {"trade_limit_percent": 0.5}}
-    with pytest.raises(
-        CausalityError, match=r"SameBarHigh.*changes in all but its open, holdings\[\d\] at that bar went"
-    ):
-        assert_causal(lambda m: SameBarHigh(m, rules), later_part(), bars=bars)
-    # At the close all of the bar is known, and with a participation limit its volume decides what fills.
-    assert_causal(lambda m: SameBarHigh(m, rules | {"fill": "next_close"}), later_part(), bars=bars)
-    limited = rules | {"execution_config": {"participation_limit": 0.5}}
-    assert_causal(lambda m: SameBarHigh(m, limited), later_part(), bars=bars)
-
-
-def test_an_environment_of_ones_own_says_that_it_fills_at_the_open() -> None:
-    class Own(gymnasium.Wrapper[Any, Any, Any, Any]):
-        """Has rules that nobody knows."""
-
-        task = None
-
-        @property
-        def unwrapped(self) -> Any:
-            return self
-
-        bar = property(lambda self: self.env.bar)
-        holdings = property(lambda self: self.env.holdings)
-
-    class Secretive(Own):
-        holdings = None
-
-    def make(market: MarketData) -> Any:
-        return Own(SameBarHigh(market, {"features": [], "portfolio_config": {"trade_limit_percent": 0.5}}))
-
-    assert_causal(make, later_part())
-    with pytest.raises(CausalityError, match="knows a bar before it fills at its open"):
-        assert_causal(make, later_part(), fills_at_open=True)
-    with pytest.raises(ConfigError, match="does not tell its shares; expected an attribute holdings"):
-        assert_causal(lambda m: Secretive(make(m)), later_part(), fills_at_open=True)
-
-
-def test_an_environment_that_decides_with_later_prices_is_found() -> None:
-    with pytest.raises(CausalityError, match="PeekingAtFills"):
-        assert_causal(lambda m: PeekingAtFills(m, {"features": FEATURES}), later_part())
-
-
-@pytest.mark.parametrize("make", [StatefulTradingEnv, lambda m, c, **k: BatchTradingEnv(m, c, n_envs=2, **k)])
-def test_a_leaky_feature_is_found_in_the_observation_by_name(make: Any) -> None:
-    register_feature("peek", lambda m: frame(m).shift(-1).ffill())
-    with pytest.raises(CausalityError) as caught:
-        assert_causal(lambda m: make(m, {"features": ["return", "peek"]}), later_part(), bars=[40])
-    assert names_all(str(caught.value), "after bar 40 (", "observation 'peek[", "at bar 40 (", "went from")
-
-
-def full_sample(market: MarketData) -> FeatureScaler:
-    return compute_features(replace(market, fit_bars=-1), FEATURES).scaler
-
-
-def test_a_scaler_that_was_fitted_on_later_bars_is_found() -> None:
-    part = later_part()
-    fixed = compute_features(part, FEATURES).scaler
-    assert_causal(lambda m: stateful(m, scaler=fixed), part)
-    with pytest.raises(CausalityError, match="observation"):
-        assert_causal(lambda m: stateful(m, scaler=full_sample(m)), part)
-
-
-def test_an_unsplit_market_needs_a_fixed_scaler() -> None:
-    market = rich_market()
-    train = market.split(market.timestamps[60])[0]
-    for whole in (market, train):
-        with pytest.raises(MarketDataError, match=r"no bar to cut after; give the second part of market.split"):
-            assert_causal(stateful, whole)
-        with pytest.raises(CausalityError, match=r"the scaling may be fitted on bars up to \d+, see fit_bars"):
-            assert_causal(stateful, whole, bars=[30])
-        fixed = compute_features(whole, FEATURES).scaler
-        assert_causal(lambda m: stateful(m, scaler=fixed), whole)  # noqa: B023
-        assert_causal(lambda m: stateful(m, scaler=fixed), whole, bars=[30, 50])  # noqa: B023
-        assert_causal(lambda m: FastTrainingEnv(m, {"features": FEATURES, "feature_scaling": "none"}), whole)
-        assert_causal(lambda m: FastTrainingEnv(m, {}), whole)
-    later = replace(market, fit_bars=100)
-    assert_causal(stateful, later)
-    with pytest.raises(CausalityError, match="scaling"):
-        assert_causal(stateful, later, bars=[98])
-
-
-class Noisy(StatefulTradingEnv):
-    """Gives another reward at every play."""
-
-    plays = 0
-
-    def reset(self, **kwargs: Any) -> Any:
-        Noisy.plays += 1
-        return super().reset(**kwargs)
-
-    def step(self, action: Any) -> Any:
-        observation, _, *rest = super().step(action)
-        return observation, float(Noisy.plays), *rest
-
-
-class Silent(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Does not tell its bar."""
-
-    @property
-    def unwrapped(self) -> Any:
-        return self
-
-    def reset(self, **kwargs: Any) -> Any:
-        return self.env.reset(**kwargs)[0], {}
-
-
-def test_what_cannot_be_checked_is_said() -> None:
-    part = later_part()
-    with pytest.raises(ConfigError, match="differs from one play to the next"):
-        assert_causal(lambda m: Noisy(m, {"features": FEATURES}), part)
-    with pytest.raises(ConfigError, match=r"does not tell its current bar; expected an attribute bar, or info"):
-        assert_causal(lambda m: Silent(stateful(m)), part)
-    with pytest.raises(ConfigError, match="stays the same when the market changes"):
-        assert_causal(lambda _: stateful(part), part)
-    short = {"features": FEATURES, "episode_config": {"length": 2, "random_start": False}}
-    with pytest.raises(ConfigError, match=r"none of 20 episodes passes through bar 40 \("):
-        assert_causal(lambda m: StatefulTradingEnv(m, short), part, bars=[40])
+@pytest.mark.parametrize("name", [*sorted({*available_features()} - {"turbulence"}), "turbulence_12", "macd_3_6_4"])
+def test_no_bit_of_a_feature_depends_on_how_many_bars_follow(name: str) -> None:
+    """Sums in another order would be no look-ahead, but would let the check of an environment fail."""
+    market = rich_market(300)
+    request = _parse(name, market)
+    whole = _evaluate(request, market)
+    for cut in (41, 97, 128, 200, 255):
+        np.testing.assert_array_equal(_evaluate(request, cut_off(market, cut)), whole[: cut + 1])

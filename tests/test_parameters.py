@@ -253,8 +253,8 @@ REFUSED_BY_LANE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a start before the first bar": (
         {"episode_start": [5, 4, 5, 5]},
         {},
-        "lane 1: an episode of 20 bars from bar 4 does not fit; expected a start of at least 5 and an end of at "
-        "most 100",
+        "lane_parameters.episode_start: lane 1: an episode of 20 bars from bar 4 does not fit; expected a start of at "
+        "least 5 and an end of at most 100",
     ),
     "a start too late": (
         {"episode_start": [5, 5, 81, 5]},
@@ -269,7 +269,7 @@ REFUSED_BY_LANE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "start and length that fit alone": (
         {"episode_start": [5, 50, 50, 5], "episode_length": [95, 50, 51, 95]},
         {},
-        "lane 2: an episode of 51 bars from bar 50 does not fit",
+        "lane_parameters.episode_start, lane_parameters.episode_length: lane 2: an episode of 51 bars from bar 50",
     ),
     "a start that a drawn length passes": (
         {"episode_start": [5, 91, 5, 5]},
@@ -363,7 +363,7 @@ def test_a_range_that_cannot_be_drawn_from_is_refused(case: str) -> None:
 
 
 def test_a_range_that_the_data_do_not_allow_is_refused() -> None:
-    with pytest.raises(ConfigError, match="lane 0: an episode of 96 bars from bar 5 does not fit"):
+    with pytest.raises(ConfigError, match=r"randomization\.episode_length: lane 0: an episode of 96 bars from bar 5"):
         lanes(4, None, randomization={"episode_length": [1, 96]})
     with pytest.raises(ConfigError, match=r"randomization\.tradable: up to 4 symbols, and the market has 3; expected"):
         lanes(4, None, randomization={"tradable": [1, 4]})

@@ -23,6 +23,7 @@ from batchenv.errors import ConfigError, FeatureError
 from batchenv.features import available_features, compute_features
 from batchenv.registry import FEATURES, REWARDS
 from batchenv.rewards import registered_reward, registered_rewards
+from batchenv.train import import_plugins
 from stateful.evaluation.workers import run_in_processes
 from tests import jobs
 from tests.markets import market
@@ -202,6 +203,29 @@ def test_functions_of_a_file_outside_the_path_travel_by_value(tmp_path: Path, mo
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     assert read_elsewhere(pickle.dumps(market()), elsewhere, "steady") == "4.0"
+
+
+def test_a_plugin_that_cannot_travel_by_value_is_loaded_from_its_file_again(tmp_path: Path) -> None:
+    """As where it keeps something in a cache that only its own module can name."""
+    (tmp_path / "registry_cached.py").write_text(
+        "from functools import lru_cache\nfrom threading import Lock\n"
+        "from batchenv import register_feature, register_reward\nLOCK = Lock()\n\n"
+        "@lru_cache\ndef number():\n    with LOCK:\n        return 6.0\n\n"
+        "register_feature('cached', lambda market: market.close * 0 + number())\n"
+        "register_reward('cached', lambda step: number())\n"
+    )
+    import_plugins((str(tmp_path / "registry_cached.py"),))
+    content = pickle.dumps((market(), EnvConfig()))
+    assert value("cached") == 6.0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert read_elsewhere(pickle.dumps(market()), elsewhere, "cached") == "6.0"
+    forget()
+    pickle.loads(content)
+    function = registered_reward("cached")
+    assert function is not None and function(None) == 6.0
+    (tmp_path / "registry_cached.py").write_text("")
+    assert "LookupError: " in read_elsewhere(pickle.dumps(market()), elsewhere, "cached")
 
 
 def test_a_function_that_cannot_be_loaded_is_named_where_it_is_used_and_not_before(

@@ -401,10 +401,15 @@ def test_what_cannot_be_said_is_said_with_its_reason():
 
 def test_the_sharpe_ratio_is_said_to_be_one_of_so_many():
     metrics, _ = told(0.3, [0.1])
-    start = "The true Sharpe ratio is above 0 with a probability of 93.4%, taken by itself"
+    start = "The true Sharpe ratio is above 0 with a probability of 93.4% if bars are independent of each other"
+    assert sharpe_sentence(metrics) == f"{start}, taken by itself; nobody counted."
+    dependent = {"probabilistic_sharpe": {"value": 0.88, "reason": None}, "deflated_sharpe": {"value": 0.55}}
+    metrics["uncertainty"]["dependent"] = dependent
+    start += ", and of 88.0% with their dependence counted, taken by itself"
     assert sharpe_sentence(metrics) == f"{start}; nobody counted."
     metrics["uncertainty"] |= {"trials": 12, "deflated_sharpe": {"value": 0.61, "reason": None}}
     assert sharpe_sentence(metrics) == (
-        f"{start}, and of 61.0% once the 12 configurations known to have been tried on these bars are counted."
+        f"{start}, and of 61.0% and 55.0% once the 12 configurations known to have been tried on these bars are "
+        "counted."
     )
     assert sharpe_sentence({"uncertainty": None}) is None

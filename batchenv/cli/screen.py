@@ -92,13 +92,14 @@ def print_results(results: BacktestResults, bars: str | None = None) -> None:
 
     Args:
         results: What it found.
-        bars: Which bars these are; None takes them for held out unless a flag says that they are not.
+        bars: Which bars these are; None says whether they were held out, where that is known.
     """
     from stateful.verdict import sharpe_sentence
 
     metrics, flags = results.metrics, results.flags
     if bars is None:
-        bars = "Not held out:" if any(flag.name == "seen_in_training" for flag in flags) else "Held-out bars"
+        seen = any(flag.name in ("seen_in_training", "not_held_out") for flag in flags)
+        bars = "Not held out:" if seen else "Tested bars" if results.trained_on is None else "Held-out bars"
     console.print(_results_table(results, f"{bars} {metrics['first_date']} to {metrics['last_date']}, after costs"))
     for flag in flags:
         if flag.severity == "severe":
@@ -115,6 +116,9 @@ def print_results(results: BacktestResults, bars: str | None = None) -> None:
 
 def _results_table(results: BacktestResults, title: str) -> Table:
     """Return the main figures of every account, with the intervals of the agent's."""
+    from stateful.evaluation.uncertainty import DRAWDOWN_HOLDS
+    from stateful.verdict import no_measure
+
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("", min_width=18)
     for heading in ("Return", "CAGR", "Sharpe", "Drawdown", "Costs"):
@@ -127,8 +131,12 @@ def _results_table(results: BacktestResults, title: str) -> Table:
             ends = [getattr(interval, end) for interval in intervals]
             cells = ["" if value is None else show(value) for value, (_, show) in zip(ends, _SHOWN, strict=True)]
             table.add_row(f"[dim]  {100 * found.level:g}% {word}[/]", *(f"[dim]{cell}[/]" for cell in cells), "")
+        table.caption = f"The drawdown's interval holds in {DRAWDOWN_HOLDS} of cases."
     for name, figures in results.metrics["baselines"].items():
-        table.add_row(escape(results.labels[name]), *_figures(figures))
+        mark = " *" if figures.get("not_comparable") else ""
+        table.add_row(escape(results.labels[name]) + mark, *_figures(figures))
+    if no_measure(results.metrics):
+        table.caption = "\n".join(filter(None, (str(table.caption or ""), "* not compared: no measure of the agent.")))
     return table
 
 

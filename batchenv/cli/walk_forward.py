@@ -137,5 +137,5 @@ def _row(metrics: Mapping[str, Any], verdicts: tuple[Verdict, ...], main: list[s
     outcomes = {verdict.baseline: verdict.outcome for verdict in verdicts}
     row = [percent(metrics["total_return"]), number(metrics["sharpe"]), percent(metrics["max_drawdown"])]
     for name in main:
-        row += [percent(metrics["baselines"][name]["total_return"]), outcomes[name]]
+        row += [percent(metrics["baselines"][name]["total_return"]), outcomes[name].replace("_", " ")]
     return row

@@ -14,8 +14,8 @@ import numpy as np
 from batchenv.kernel.jit import inlined
 
 ROUNDING = 1e-9
-HELD = 2.0**-22
-"""Rule 2.3: a target weight this close to the weight held, as a fraction of it, is the weight held."""
+SAME = 1.001 * 2.0**-22
+"""Rules 2.3 and 3.2: an action in float32 cannot tell a position from one that differs by this fraction of it."""
 RESIDUE = 1e-12
 LOT_ROUNDING = 1e-3
 
@@ -31,6 +31,12 @@ def clip(value: float, low: float, high: float) -> float:
 def positive(value: float) -> float:
     """Return ``value`` where it is above 0, else 0."""
     return value if value > 0.0 else 0.0
+
+
+@inlined
+def negative(value: float) -> float:
+    """Return ``value`` where it is below 0, else 0."""
+    return value if value < 0.0 else 0.0
 
 
 # --- 2 Decide ---------------------------------------------------------------------------------------------------
@@ -58,7 +64,7 @@ def weight_scale(gross: float, leverage: float) -> float:
 def target_order(value: float, inverse: float, held: float) -> float:
     """Rules 2.2 and 2.3, `weights`: shares that take a position from ``held`` to ``value`` at the mark."""
     order = value * inverse - held
-    return order if abs(order) > HELD * abs(held) else 0.0
+    return order if abs(order) > SAME * abs(held) else 0.0
 
 
 # --- 3 Fill -----------------------------------------------------------------------------------------------------
@@ -66,8 +72,8 @@ def target_order(value: float, inverse: float, held: float) -> float:
 
 @inlined
 def permitted_sale(order: float, held: float) -> float:
-    """Rules 3.1 and 3.2: without shorts a sell is limited to the shares held, and one that comes close sells all."""
-    return order if order > -held * (1.0 - ROUNDING) else -held
+    """Rule 3.1: without shorts a sell is limited to the shares held."""
+    return order if order > -held else -held
 
 
 @inlined
@@ -84,9 +90,19 @@ def sizeable(order: float, inverse: float, equity: float) -> float:
 
 
 @inlined
-def closing(order: float, held: float) -> float:
-    """Rule 3.2: the order, made to close the position when it comes close to that."""
-    return -held if order * held < 0.0 and abs(order + held) <= ROUNDING * abs(held) else order
+def closing(order: float, held: float, price: float, tiny: float) -> float:
+    """Rule 3.2: the order, made to close the position where it leaves next to nothing; ``tiny`` is money of no size."""
+    rest = abs(order + held)
+    nothing_left = rest <= SAME * abs(held) or rest * price <= tiny
+    return -held if order * held < 0.0 and nothing_left else order
+
+
+@inlined
+def sale_of_held(order: float, held: float, price: float, tiny: float) -> float:
+    """Rules 3.1 and 3.2 at once for an account without shorts: `permitted_sale`, then `closing`."""
+    rest = order + held
+    nothing_left = rest <= SAME * held or rest * price <= tiny
+    return -held if order < 0.0 and nothing_left else order
 
 
 @inlined
@@ -245,9 +261,9 @@ def called(equity: float, gross: float, maintenance: float) -> bool:
 
 
 @inlined
-def ruined(equity: float, fraction: float, initial_cash: float) -> bool:
+def ruined(equity: float, fraction: float, initial_cash: float, peak: float) -> bool:
     """Rule 7.1: whether the account is bankrupt."""
-    return equity <= (fraction * (1.0 + ROUNDING) + RESIDUE) * initial_cash
+    return equity <= fraction * (1.0 + ROUNDING) * initial_cash + RESIDUE * peak
 
 
 @inlined

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Lock
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +42,10 @@ _LOOKS = 20_000
 """How often the caller's thread looks whether the others are done with their last range, before it goes to sleep."""
 
 
+def _nobody() -> None:
+    """Stand in for a reference to an array that is gone."""
+
+
 class Engine:
     """All lanes of one environment.
 
@@ -50,6 +56,7 @@ class Engine:
         world: What a step reads.
         lanes: State of every lane.
         observation: Observations of the last step or opening, float32 ``[N, D]``.
+        actions: Actions of the last step, float32 ``[N, S]``; the memory may be the caller's.
     """
 
     def __init__(
@@ -102,6 +109,7 @@ class Engine:
         copies = range(2 if alternate else 1)
         self._observations = [np.zeros((n, task.layout.size), np.float32) for _ in copies]
         self.observation = self._observations[0]
+        self.actions = np.zeros((n, task.market.n_symbols), np.float32)
         self._outputs = [_output(n) for _ in copies]
         threads = n_threads if n * w * (1 if self.plain else 3) >= _WORTH else 1
         self._size = n if threads == 1 else max(-(-n // (threads * _RANGES_A_THREAD)), _LEAST_RANGE)
@@ -109,7 +117,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(threads - 1, "batchenv") if threads > 1 else None
         self._others: list[Future[None]] = []
         self._turn = Lock()  # compiled code runs without the interpreter's
-        self._stranger: Any = None
+        self._stranger: Callable[[], Any] = _nobody
 
     @property
     def out(self) -> state.StepOutput:
@@ -175,6 +183,7 @@ class Engine:
                 self._observations.reverse()
                 self._pinned.reverse()
             self.observation = self._observations[0] if observation is None else observation
+            self.actions = actions
             self._limit += len(self.lanes.cash)
             mine, *theirs = self._pinned[0]
             step = self._limit, self._size, actions, self.observation
@@ -209,10 +218,10 @@ class Engine:
         base = array.base
         if base is None:  # its memory is its own
             return any(array is own for own in self._observations)
-        if base is self._stranger:  # another row of the same buffer, most likely
+        if base is self._stranger():  # another row of the same buffer, most likely
             return False
         if isinstance(base, np.ndarray) and not self._overlaps(*byte_bounds(base)):
-            self._stranger = base
+            self._stranger = ref(base)
             return False
         return self._overlaps(*byte_bounds(array))
 
@@ -261,7 +270,7 @@ class Engine:
             "_work": [],
             "_pinned": [],
             "_turn": None,
-            "_stranger": None,
+            "_stranger": _nobody,
         }
 
     def __setstate__(self, state_: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from batchenv.kernel import accounting, lane
+from batchenv.kernel import accounting, lane, night
 from batchenv.kernel.jit import LINE_F32, LINE_F64, inlined, padded, place, prefetch_row
 from batchenv.kernel.state import CLOSE, F32, F64, NEXT_CLOSE, NIGHT, STOPS, Bool, Lanes, StepOutput, Work, World
 
@@ -100,7 +100,7 @@ def decide_orders(i: int, row: int, t: int, actions: F32, world: World, lanes: L
 
 @inlined
 def permit_orders(i: int, row: int, bar: int, world: World, lanes: Lanes, work: Work) -> None:
-    """Rules 1.4 and 3.1: cut the orders to what may trade."""
+    """Rules 1.4 and 3.1: cut the orders to what may trade at most."""
     rules, volume, holdings = world.rules, world.market.volume, lanes.holdings
     tradable: Bool = world.parameters.tradable
     if tradable.shape[1] > 0:
@@ -118,9 +118,10 @@ def permit_orders(i: int, row: int, bar: int, world: World, lanes: Lanes, work: 
 def part_orders(i: int, row: int, t: int, world: World, lanes: Lanes, work: Work) -> None:
     """Rules 1.4, 3.2, 3.5 and 3.6: part the orders, the reducing parts in their final size."""
     fill, costs, least, holdings = world.market.fill, world.costs, world.rules.min_notional, lanes.holdings
+    tiny = accounting.RESIDUE * lanes.equity[i]
     for s in range(padded(work.order.shape[1])):
         held, price = holdings[i, s], fill[t, s]
-        order = accounting.closing(work.order[row, s] if price > 0.0 else 0.0, held)
+        order = accounting.closing(work.order[row, s] if price > 0.0 else 0.0, held, price, tiny)
         reduce = accounting.reducing_part(order, held)
         whole = accounting.whole_lots(reduce, costs.lot[s], costs.per_lot[s])
         in_lots = accounting.large_enough(whole, price, least)
@@ -272,72 +273,6 @@ def fill_orders(first: int, size: int, world: World, lanes: Lanes, out: StepOutp
             lanes.cash[i] = accounting.positive(lanes.cash[i])
 
 
-# --- 4 Overnight ------------------------------------------------------------------------------------------------
-
-
-@inlined
-def carry_positions(i: int, row: int, t: int, world: World, lanes: Lanes, work: Work) -> float:
-    """Rule 4.1: what borrow and funding cost between ``t`` and t+1, in money."""
-    mark, funding, holdings, yearly = world.market.mark, world.market.funding, lanes.holdings, world.costs.funding_rate
-    years, borrowed, funded = world.market.years[t], 0.0, 0.0
-    for s in range(padded(work.order.shape[1])):
-        value = holdings[i, s] * mark[t, s]
-        borrowed += accounting.borrow_cost(value, work.borrow_rate[row, s], years)
-        funded += accounting.funding_cost(value, yearly[s], years, 0.0)
-    if funding.shape[0] > 0:
-        for s in range(padded(work.order.shape[1])):
-            value = holdings[i, s] * mark[t, s]
-            funded += accounting.funding_cost(value, 0.0, years, funding[t + 1, s])
-    return borrowed + funded
-
-
-@inlined
-def split_positions(i: int, row: int, t: int, world: World, lanes: Lanes, work: Work) -> float:
-    """Rules 4.2 and 4.3: splits and dividends at t+1; return the dividends paid, in money."""
-    mark, split, dividend = world.market.mark, world.market.split, world.market.dividend
-    holdings, entry, rules, paid = lanes.holdings, lanes.entry, world.rules, 0.0
-    if world.market.acts[t + 1]:
-        for s in range(padded(work.order.shape[1])):
-            held, multiple = holdings[i, s], split[t + 1, s]
-            if dividend[t + 1, s] > 0.0 and rules.reinvest:
-                multiple *= accounting.reinvested(mark[t, s], split[t + 1, s], dividend[t + 1, s])
-            elif dividend[t + 1, s] > 0.0:
-                paid += held * split[t + 1, s] * dividend[t + 1, s]
-            holdings[i, s] = held * multiple
-            work.order[row, s] *= multiple
-            if rules.track_entry:
-                entry[i, s] /= multiple
-    return paid
-
-
-@inlined
-def delist_positions(i: int, t: int, world: World, lanes: Lanes) -> float:
-    """Rule 4.4: give up the symbols that end at ``t``; return what they bring, in money."""
-    mark, last_bar, rules = world.market.mark, world.market.last_bar, world.rules
-    paid = 0.0
-    if world.market.ends[t]:
-        for s in range(padded(last_bar.shape[0])):
-            if t == last_bar[s]:
-                paid += lanes.holdings[i, s] * mark[t, s] * (1.0 - rules.haircut)
-                lanes.holdings[i, s] = 0.0
-                if rules.track_entry:
-                    lanes.entry[i, s] = 0.0
-    return paid
-
-
-@inlined
-def pass_night(i: int, row: int, world: World, lanes: Lanes, work: Work) -> None:
-    """Rule 4: interest, borrow, funding, splits, dividends and delistings between t and t+1."""
-    rules, cash, t = world.rules, lanes.cash[i], lanes.bar[i]
-    change = accounting.interest(cash, rules.cash_rate, rules.margin_rate, world.market.years[t])
-    if not rules.cash_account:  # which has no shorts and no funding
-        change -= carry_positions(i, row, t, world, lanes, work)
-    if world.market.split.shape[0] > 0:
-        change += split_positions(i, row, t, world, lanes, work)
-    change += delist_positions(i, t, world, lanes)
-    lanes.cash[i] = cash + change
-
-
 # --- 5 Stops ----------------------------------------------------------------------------------------------------
 
 
@@ -403,7 +338,8 @@ def advance_block(
     for row in range(size):
         i = first + row
         if i + work.order.shape[0] < stop:
-            lane.fetch_lane(i + work.order.shape[0], world, lanes, observation)
+            lane.fetch_lane(i + work.order.shape[0], world, lanes)
+            lane.fetch_observation(i + work.order.shape[0], world, lanes, observation)
             fetch_lane(i + work.order.shape[0], actions, world, lanes)
         decide_orders(i, row, lanes.bar[i], actions, world, lanes, work)
         out.equity_before[i] = lanes.equity[i]
@@ -414,7 +350,7 @@ def advance_block(
             fill_orders(first, size, world, lanes, out, work)
         elif event == NIGHT:
             for row in range(size):
-                pass_night(first + row, row, world, lanes, work)
+                night.pass_night(first + row, row, world, lanes, work)
         elif event == STOPS and rules.stops:
             for row in range(size):
                 watch_stops(first + row, row, world, lanes, out, work)

@@ -11,8 +11,8 @@ Compiled code is cached on disk beside the package, or in the user's cache folde
 stamps a cache entry with the one file that holds the function; ours are put together from several, so the stamp is
 a digest of all of them, and an edit of any formula recompiles.
 
-Code that checks every index is another build, with cache files of its own. An index below zero counts from the end in
-both builds, as in numpy, and stays within the array.
+Code that checks every index is another build, with cache files of its own. In both builds an index from -n to -1 of an
+array of n counts from the end, as in numpy.
 
 numba looks at every argument of a call from Python, and at forty arrays that takes longer than a step of one lane.
 So the arrays are *pinned*: looked at once, when an environment is built, and compiled code finds them by one address.

@@ -29,14 +29,19 @@ AHEAD = 4
 
 
 @inlined
-def fetch_lane(i: int, world: World, lanes: Lanes, observation: F32) -> None:
-    """Ask for what the step of lane ``i`` reads and writes."""
+def fetch_lane(i: int, world: World, lanes: Lanes) -> None:
+    """Ask for the prices and shares that the step of lane ``i`` reads."""
     t = lanes.bar[i]
     prefetch_row(world.market.inverse, t, LINE_F64)
     prefetch_row(world.market.fill, t, LINE_F64)
     prefetch_row(world.market.mark, t + 1, LINE_F64)
-    prefetch_row(world.market.features, t + 1, LINE_F32)
     prefetch_row(lanes.holdings, i, LINE_F64)
+
+
+@inlined
+def fetch_observation(i: int, world: World, lanes: Lanes, observation: F32) -> None:
+    """Ask for what the observation of lane ``i`` after its step is copied from and to."""
+    prefetch_row(world.market.features, lanes.bar[i] + 1, LINE_F32)
     prefetch_row(observation, i, LINE_F32)
 
 
@@ -78,7 +83,8 @@ def finish_lane(i: int, world: World, lanes: Lanes, out: StepOutput) -> None:
     """Rules 7.1 and 7.2: say whether the step was the last."""
     after = lanes.equity[i]
     lanes.peak[i] = max(lanes.peak[i], after)
-    out.terminated[i] = accounting.ruined(after, world.rules.bankruptcy_fraction, world.parameters.initial_cash[i])
+    fraction, initial_cash = world.rules.bankruptcy_fraction, world.parameters.initial_cash[i]
+    out.terminated[i] = accounting.ruined(after, fraction, initial_cash, lanes.peak[i])
     out.truncated[i] = lanes.bar[i] >= lanes.end[i]
 
 
@@ -117,7 +123,7 @@ def observe_lane(i: int, values: F64, market: Market, rules: Rules, lanes: Lanes
     n_features, n = max(features.shape[1], 0), max(market.symbols, 0)  # known not to be negative: no index wraps around
     for k in range(n_features):
         observation[i, k] = features[t, k]
-    scale = 1.0 / equity if equity > 0.0 else 0.0
+    scale = 1.0 / equity if equity > accounting.RESIDUE * lanes.peak[i] else 0.0
     for s in range(n):
         observation[i, n_features + s] = accounting.clip(values[s] * scale, -PORTFOLIO_LIMIT, PORTFOLIO_LIMIT)
     at = n_features + n

@@ -1,4 +1,4 @@
-"""The plain rules: a cash account with proportional costs and nothing overnight, which most training runs use.
+"""The plain rules: a cash account with proportional costs and no interest, which most training runs use.
 
 A shorter way to the same numbers as ``full``: sums over symbols are kept at fill prices and charged once. Lanes are
 taken by the block: what is one number per lane becomes a short loop over the block, for which the compiler uses vector
@@ -7,27 +7,27 @@ instructions as it does for loops over symbols, and which no lane's chain of sum
 
 from __future__ import annotations
 
-from batchenv.kernel import accounting, lane
+from batchenv.kernel import accounting, lane, night
 from batchenv.kernel.jit import inlined, padded, place
-from batchenv.kernel.state import F32, F64, VECTOR, Lanes, StepOutput, Work, World
+from batchenv.kernel.state import CLOSE, F32, F64, VECTOR, Lanes, StepOutput, Work, World
 
 BLOCK = VECTOR
 """Lanes in a block; few enough for their orders to stay in the first cache."""
 
 
 @inlined
-def permit_orders(i: int, t: int, row: int, fill: F64, holdings: F64, work: Work) -> None:
-    """Rules 1.4 and 3.1: cut the orders in ``row`` to what may trade, and add up what they sell and buy."""
-    sold = 0.0
-    bought = 0.0
+def permit_orders(i: int, t: int, row: int, fill: F64, holdings: F64, equity: float, work: Work) -> None:
+    """Rules 1.4, 3.1 and 3.2: cut the orders in ``row`` to what may trade, and add up what they sell and buy."""
+    sold, bought, tiny = 0.0, 0.0, accounting.RESIDUE * equity
     for s in range(padded(work.order.shape[1])):
-        kept = accounting.permitted_sale(work.order[row, s], holdings[i, s])
-        order = kept if fill[t, s] > 0.0 else 0.0
-        value = order * fill[t, s]
+        price = fill[t, s]
+        kept = accounting.sale_of_held(work.order[row, s], holdings[i, s], price, tiny)
+        order = kept if price > 0.0 else 0.0
+        value = order * price
         work.order[row, s] = order
-        sold += accounting.positive(-value)
+        sold += accounting.negative(value)
         bought += accounting.positive(value)
-    work.sold[row] = sold
+    work.sold[row] = -sold
     work.bought[row] = bought
 
 
@@ -84,6 +84,31 @@ def settle_orders(i: int, t: int, row: int, mark: F64, holdings: F64, work: Work
 
 
 @inlined
+def pass_events(first: int, size: int, world: World, lanes: Lanes, work: Work) -> None:
+    """Rules 4.2 to 4.4: the lanes of the block whose bar is followed by a split, a dividend or a delisting."""
+    for row in range(size):
+        i = first + row
+        t = lanes.bar[i]
+        if world.market.events[t]:
+            lanes.cash[i] += night.pass_events(i, row, t, world, lanes, work)
+
+
+@inlined
+def value_positions(first: int, size: int, world: World, lanes: Lanes, work: Work) -> None:
+    """Rule 6.1: value the positions of the same lanes again, after the night that followed their fills."""
+    mark, holdings = world.market.mark, lanes.holdings
+    for row in range(size):
+        i = first + row
+        t, positions = lanes.bar[i], 0.0
+        if world.market.events[t]:
+            for s in range(padded(work.order.shape[1])):
+                value = holdings[i, s] * mark[t + 1, s]
+                work.order[row, s] = value
+                positions += value
+            lanes.equity[i] = lanes.cash[i] + positions
+
+
+@inlined
 def advance_block(
     first: int,
     stop: int,
@@ -96,13 +121,20 @@ def advance_block(
 ) -> None:
     """Take the lanes from ``first``, a block of them or as many as there are before ``stop``, from bar t to t+1."""
     market, rules, size = world.market, world.rules, min(work.order.shape[0], stop - first)
+    at_close, eventful = rules.fill_time == CLOSE, False
     for row in range(size):
         i = first + row
         if i + lane.AHEAD < stop:
-            lane.fetch_lane(i + lane.AHEAD, world, lanes, observation)
+            lane.fetch_lane(i + lane.AHEAD, world, lanes)
         t = lanes.bar[i]
         lane.size_orders(i, t, actions, market.inverse, lanes.holdings, rules, lanes.equity[i], 1.0, work.order[row])
-        permit_orders(i, t, row, market.fill, lanes.holdings, work)
+        eventful = eventful or market.events[t]
+    if eventful and not at_close:
+        pass_events(first, size, world, lanes, work)
+    for row in range(size):
+        i = first + row
+        lane.fetch_observation(i, world, lanes, observation)
+        permit_orders(i, lanes.bar[i], row, market.fill, lanes.holdings, lanes.equity[i], work)
     pay_orders(first, size, world, lanes, out, work)
     for row in range(size):
         i = first + row
@@ -110,7 +142,11 @@ def advance_block(
         if rules.track_entry:
             enter_positions(i, t, row, market.fill, world.parameters.slippage_rate[i, 0], lanes, work)
         lanes.equity[i] = lanes.cash[i] + settle_orders(i, t + 1, row, market.mark, lanes.holdings, work)
-        lanes.bar[i] = t + 1
+    if eventful and at_close:
+        pass_events(first, size, world, lanes, work)
+        value_positions(first, size, world, lanes, work)
+    for row in range(size):
+        lanes.bar[first + row] += 1
     for row in range(size):
         lane.finish_lane(place(first + row), world, lanes, out)
     lane.reward_lanes(first, first + size, rules, lanes, out)

@@ -9,6 +9,7 @@ from batchenv.kernel.state import F64, Rules
 
 _LEAST_RATIO = 1e-8
 _LEAST_VARIANCE = 1e-12
+"""Rule 7.7: the least variance, relative to 1 and the mean square, that is more than rounding."""
 _DOUBLINGS = 6
 
 
@@ -50,21 +51,19 @@ def log_return(before: float, after: float) -> float:
 
 @inlined
 def differential_sharpe(i: int, simple_return: float, moments: F64, eta: float) -> float:
-    """Rule 7.2: Moody & Saffell (2001), eq. 11; updates row ``i`` of ``moments`` (A, B)."""
-    first, second = moments[i, 0], moments[i, 1]
-    variance = second - first * first
-    change_first = simple_return - first
-    change_second = simple_return * simple_return - second
-    moments[i, 0] = first + eta * change_first
-    moments[i, 1] = second + eta * change_second
-    if variance <= _LEAST_VARIANCE:
+    """Rule 7.7: Moody & Saffell (2001), eq. 11; updates row ``i`` of ``moments`` (A, V)."""
+    mean, variance = moments[i, 0], moments[i, 1]
+    change = simple_return - mean
+    moments[i, 0] = mean + eta * change
+    moments[i, 1] = (1.0 - eta) * (variance + eta * change * change)
+    if variance <= _LEAST_VARIANCE * (1.0 + mean * mean + variance):
         return 0.0
-    sharpe: float = (second * change_first - 0.5 * first * change_second) / variance**1.5
+    sharpe: float = (variance * change + 0.5 * mean * (variance - change * change)) / variance**1.5
     return sharpe
 
 
 @inlined
 def finished_reward(rules: Rules, base: float, turnover: float, drawdown: float) -> float:
-    """Rule 7.1: penalties and scaling."""
+    """Rule 7.6: penalties and scaling."""
     penalty = rules.turnover_penalty * turnover + rules.drawdown_penalty * drawdown
     return (base - penalty) * rules.reward_scaling

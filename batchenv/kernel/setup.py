@@ -73,6 +73,7 @@ def make_market(task: TradingTask, rules: state.Rules) -> state.Market:
     dividend = zeros if market.dividends is None else market.dividends
     acts = ((split != 1.0) | (dividend > 0.0)).any(axis=1)
     last_bar = _last_bars(market)
+    ends = np.isin(np.arange(n_bars), last_bar)
     volume = _padded(np.nan_to_num(_given(market.volume))) if rules.impact or rules.participation else nothing
     return state.Market(
         symbols=n_symbols,
@@ -91,7 +92,8 @@ def make_market(task: TradingTask, rules: state.Rules) -> state.Market:
         years=np.append(np.diff(market.timestamps) / _YEAR, 0.0),
         last_bar=_padded(last_bar, n_bars),
         acts=acts,
-        ends=np.isin(np.arange(n_bars), last_bar),
+        ends=ends,
+        events=np.append(acts[1:], False) | ends,
     )
 
 
@@ -147,7 +149,10 @@ def make_work(block: int, width: int) -> state.Work:
 
 
 def is_plain(world: state.World, given: LaneParameters) -> bool:
-    """Whether ``kernel/plain.py`` gives the same numbers as ``kernel/full.py``."""
+    """Whether ``kernel/plain.py`` gives the same numbers as ``kernel/full.py``, but for their last digits.
+
+    The rules alone decide, never a bar: which of the two serves must not depend on what the market will do.
+    """
     market, rules, costs, parameters = world
     off = (rules.impact, rules.participation, rules.min_notional, rules.stops)
     no_carry = rules.cash_rate == 0.0 and not costs.funding_rate.any() and market.funding.shape[0] == 0
@@ -161,8 +166,6 @@ def is_plain(world: state.World, given: LaneParameters) -> bool:
         and not any(given.varies(name) or getattr(parameters, name).any() for name in ADDED_FEES)
         and not costs.lot.any()
         and parameters.tradable.shape[1] == 0
-        and market.split.shape[0] == 0
-        and (market.last_bar == len(market.mark)).all()
     )
 
 

@@ -58,6 +58,7 @@ class Market(NamedTuple):
     last_bar: I64x1  # [W] bar after which the symbol is delisted; T where it is not
     acts: Boolx1  # [T] whether the bar has a split or a dividend
     ends: Boolx1  # [T] whether the bar is the last of a symbol that is delisted
+    events: Boolx1  # [T] whether a split, a dividend or a delisting lies between the bar and the next
 
 
 class Rules(NamedTuple):
@@ -126,7 +127,7 @@ class Lanes(NamedTuple):
     equity: F64x1  # [N] money, at the mark of `bar`
     peak: F64x1  # [N] money, highest equity of the episode
     entry: F64x2  # [N, W] average entry price; [N, 0] when nothing looks at it
-    moments: F64x2  # [N, 2] A and B of the differential Sharpe ratio
+    moments: F64x2  # [N, 2] A and V of the differential Sharpe ratio
     margin_call: Boolx1  # [N]
     bar: I64x1  # [N]
     start: I64x1  # [N] first bar of the episode

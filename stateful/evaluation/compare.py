@@ -25,11 +25,13 @@ from batchenv.train import import_plugins, load_market, split_market
 from stateful.baselines import BuyAndHold
 from stateful.command import prepare_run
 from stateful.env import StatefulTradingEnv
+from stateful.evaluation.comparable import incomparable, play_rule
 from stateful.evaluation.compare_results import ComparedRun, Comparison
 from stateful.evaluation.trials import Look, count_trials, looks
 from stateful.evaluation.uncertainty import MINIMUM_BARS
 from stateful.evaluation.walk_forward import FORMAT as WALK_FORMAT
 from stateful.evaluation.walk_forward import PLAN
+from stateful.history import FILL_COLUMNS
 
 Progress = Callable[[str, int, int], None]
 """Told the name of a run that is being tested, and its bars done and to do."""
@@ -85,7 +87,7 @@ def compare_runs(paths: Sequence[Path], *, model: str = "best", progress: Progre
                 runs[name] = _read(source, name, model)
     _check_two(runs, left_out)
     equity = common_bars({name: run.equity for name, run in runs.items()}, {name: r.end for name, r in runs.items()})
-    hold, reason = _buy_and_hold(next(source for source in sources if source.path not in left_out))
+    hold, reason = _buy_and_hold(next(source for source in sources if source.path not in left_out), model)
     if hold is not None:
         hold = hold.reindex(equity.index)
         hold, reason = (100.0 * hold / hold.iloc[0], None) if hold.notna().all() else (None, "it ended early")
@@ -279,11 +281,15 @@ def _walk_curves(path: Path) -> pd.DataFrame:
     return curves.set_index(pd.DatetimeIndex(curves.index).as_unit("ns"))
 
 
-def _buy_and_hold(source: _Source) -> tuple[pd.Series[float] | None, str | None]:
+def _buy_and_hold(source: _Source, model: str) -> tuple[pd.Series[float] | None, str | None]:
     """Return the account of buy and hold on a run's held-out bars and under its rules, or why there is none."""
     if source.folder is None:
         curves = _walk_curves(source.path)
-        return (curves["buy_and_hold"], None) if "buy_and_hold" in curves else (None, "the walk-forward has none")
+        if "buy_and_hold" not in curves:
+            return None, "the walk-forward has none"
+        figures = read_json(source.path / "results.json")["metrics"].get("baselines", {})
+        why = figures.get("buy_and_hold", {}).get("not_comparable")
+        return (curves["buy_and_hold"], None) if why is None else (None, f"buy and hold {why['reason']}")
     config, known = source.config, source.folder.info["data"]["test"]["fingerprint"]
     try:
         import_plugins(config.imports)
@@ -294,12 +300,21 @@ def _buy_and_hold(source: _Source) -> tuple[pd.Series[float] | None, str | None]
         env = StatefulTradingEnv(test, rules, scaler=source.folder.scaler, seed=config.seed)
     except BatchenvError as error:
         return None, str(error)
-    rule, over = BuyAndHold(), False
+    rule, fills = BuyAndHold(), _fills(source.folder, model)
     env.reset()
-    while not over:
-        _, _, ruined, ended, _ = env.step_orders(rule.orders(env))
-        over = ruined or ended
-    return env.history["equity"], None
+    ordered, history = play_rule(rule, env), env.history
+    why = incomparable(rule, ordered, (history, env.fills), fills, env.task)
+    return (history["equity"], None) if why is None else (None, f"buy and hold {why['reason']}")
+
+
+def _fills(run: RunFolder, model: str) -> pd.DataFrame:
+    """Return the fills of a run's latest backtest; none where its report does not have them."""
+    tested = _latest(run, run.chosen_model(model).name)
+    assert tested is not None  # `_test` came first
+    table = run.path / tested.report / "fills.csv"
+    if not table.is_file():
+        return pd.DataFrame(columns=FILL_COLUMNS)
+    return pd.read_csv(table, parse_dates=["timestamp"])
 
 
 def _date(when: pd.Timestamp) -> str:

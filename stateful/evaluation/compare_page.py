@@ -19,7 +19,7 @@ from stateful.evaluation.compare_settings import setting_text
 from stateful.evaluation.compare_words import notes, period, words_of
 from stateful.evaluation.estimates import Figure, Interval
 from stateful.evaluation.page import Page, tiles
-from stateful.evaluation.uncertainty import FIGURES
+from stateful.evaluation.uncertainty import FIGURES, drawdown_words
 from stateful.report_parts import between, chart_box, formatted, plain_table, scroll_box, sentence, text
 from stateful.verdict import percent
 
@@ -69,6 +69,8 @@ def runs_table(results: Comparison) -> pd.DataFrame:
                 row |= {name: results.metrics[run.name][name]}
                 row |= {f"{name}_low": found[name].low, f"{name}_high": found[name].high}
             row |= {"probabilistic_sharpe": proof.probabilistic.value, "deflated_sharpe": proof.deflated.value}
+            names = ("probabilistic_sharpe_dependent", "deflated_sharpe_dependent")
+            row |= {name: figure.value for name, figure in zip(names, proof.dependent, strict=True)}
             rows[run.name] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -238,7 +240,8 @@ def _figures_section(results: Comparison) -> str:
         method += (
             f"; below them the middle {level} of {config.resamples:,} resampled histories, the same for all, in blocks "
             f"of {blocks:.0f} bars on average{', with seeds drawn anew in each' if several else ''}. The last columns: "
-            "the part of them in which it grows most of all configurations, and in which it beats buy and hold"
+            "the part of them in which it grows most of all configurations, and in which it beats buy and hold. "
+            + drawdown_words(config.level).removesuffix(".")
         )
     heads = ["Configuration", "Seeds", *_LABELS.values(), "First", "Beats holding"]
     rows = [
@@ -337,15 +340,18 @@ def _runs_section(results: Comparison, directory: Path) -> str:
                 f'<a href="{text(link)}">{text(run.name)}</a>',
                 str(run.config.seed),
                 *_cells(_own(results, run.name)),
-                _share(proof.probabilistic),
-                _share(proof.deflated),
+                *(
+                    f"{_share(plain)}<br><small>{_share(counted)}</small>"
+                    for plain, counted in zip((proof.probabilistic, proof.deflated), proof.dependent, strict=True)
+                ),
             ])  # fmt: skip
     most = max(proof.trials for proof in results.proofs.values())
     intro = (
         "<p>Each run by itself, with the luck of the market alone in the interval. The last two columns are the "
         "probability that the true Sharpe ratio is above 0: taken by itself (PSR, probabilistic Sharpe ratio), and "
         f"given that it may be the best of the {most:,} configurations known to have been tried on these bars (DSR, "
-        "deflated Sharpe ratio).</p>"
+        "deflated Sharpe ratio). Both take bars as independent of each other; small below them is what is left with "
+        "their dependence counted.</p>"
     )
     left_out = ""
     if results.left_out:

@@ -77,14 +77,16 @@ class SharpeProof:
     """What the Sharpe ratio of a run proves; see `stateful.evaluation.sharpe`.
 
     Attributes:
-        probabilistic: Probability that the true ratio is above 0.
+        probabilistic: Probability that the true ratio is above 0, if bars are independent of each other.
         deflated: The same, given that it may be the best of all that were tried.
         trials: How many that is: the runs compared, or those counted on these bars where that is more.
+        dependent: Both with the dependence between bars counted, in the same order.
     """
 
     probabilistic: Figure
     deflated: Figure
     trials: int
+    dependent: tuple[Figure, Figure]
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,13 +316,18 @@ class Comparison:
         record = records.get(run.name)
         if record is None:
             missing = Figure(None, self.accounts[run.name].obstacle or "needs at least two returns that differ")
-            return SharpeProof(missing, missing, others + 1)
+            return SharpeProof(missing, missing, others + 1, (missing, missing))
         trials = Trials(others, tuple(other.sharpe for name, other in records.items() if name != run.name))
         spread = variance_of_trials(record, trials)
-        deflated = Figure(None, "no other run has a Sharpe ratio")
-        if spread is not None:
-            deflated = Figure(deflated_sharpe(record, trials.count, spread))
-        return SharpeProof(Figure(probabilistic_sharpe(record)), deflated, trials.count)
+
+        def deflated(record: Record) -> Figure:
+            if spread is None:
+                return Figure(None, "no other run has a Sharpe ratio")
+            return Figure(deflated_sharpe(record, trials.count, spread))
+
+        counted = record.dependent
+        both = Figure(probabilistic_sharpe(counted)), deflated(counted)
+        return SharpeProof(Figure(probabilistic_sharpe(record)), deflated(record), trials.count, both)
 
     @cached_property
     def overfitting(self) -> Overfitting:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from batchenv.market import MarketData
 from stateful.evaluation.attribution import ACCOUNT
 from stateful.evaluation.capacity import Participation
 from stateful.metrics import bar_returns, iso_date
-from stateful.verdict import money, percent
+from stateful.verdict import money, no_measure, percent
 
 if TYPE_CHECKING:
     from stateful.backtest import BacktestResults
@@ -66,6 +67,12 @@ FOLLOWS = 0.98
 MIN_STEPS = 30
 """Bars below which neither actions nor a correlation say much: the 95% interval of a correlation of 0.98 in 30 returns
 goes from 0.958 to 0.991 (Fisher's z)."""
+DEPENDENT = 1.3
+"""How many times its variance under independence an estimate has where it matters: a test at 5% is then one at 7.5%,
+since 1.645 / sqrt(1.3) = 1.44."""
+SIGNIFICANT = 1.96
+"""An autocorrelation times the root of the number of bars, below which chance explains it (in 97.5% of cases)."""
+_ONE_SIDED = 1.645
 COSTLY = 0.5
 """Part of the profit before costs that goes to costs: at one half, costs twice as high leave nothing."""
 
@@ -220,7 +227,7 @@ def _level_features(results: BacktestResults) -> Flag | None:
 def _ruined(results: BacktestResults) -> Flag | None:
     """An account that ended before its time (rule 7.1)."""
     equity, fraction = results.equity, results.config.portfolio_config.bankruptcy_fraction
-    if equity.iloc[-1] > (fraction * (1 + 1e-9) + 1e-12) * equity.iloc[0]:
+    if equity.iloc[-1] > fraction * (1 + 1e-9) * equity.iloc[0] + 1e-12 * equity.max():
         return None
     return Flag(
         "ruined",
@@ -401,13 +408,82 @@ def _follows_a_baseline(results: BacktestResults) -> Flag | None:
     )
 
 
+def _dependent_bars(results: BacktestResults) -> Flag | None:
+    """Returns so alike from bar to bar that the Sharpe ratio proves less than its formula says."""
+    found = results.uncertainty
+    if found is None or found.dependence.value is None or found.autocorrelation.value is None:
+        return None
+    ratio, correlation = found.dependence.value, found.autocorrelation.value
+    if ratio < DEPENDENT or correlation * math.sqrt(found.bars) < SIGNIFICANT:
+        return None
+    error = percent(NormalDist().cdf(-_ONE_SIDED / math.sqrt(ratio)), digits=0)
+    return Flag(
+        "dependent_bars",
+        "warning",
+        f"Bars depend on each other: neighbouring returns correlate by {correlation:.2f}, and the variance of the "
+        f"Sharpe ratio's estimate is {ratio:.1f} times what it would be otherwise (flagged from {DEPENDENT:g}). A test "
+        f"at 5% that takes bars as independent errs in {error} of cases: read the probability with their dependence "
+        "counted.",
+    )
+
+
+def _no_measure(results: BacktestResults) -> Flag | None:
+    """Baselines that could not do what they mean to do."""
+    named = [
+        f"{results.labels[name]} {why['reason']}"
+        for name, why in no_measure(results.metrics).items()
+        if why["kind"] != "lost_to_costs"
+    ]
+    if not named:
+        return None
+    return Flag(
+        "no_measure",
+        "severe",
+        f"No measure of the agent: {'; '.join(named)}. To be ahead of such an account says nothing, so it is left out "
+        "of every count.",
+    )
+
+
+def _lost_to_costs(results: BacktestResults) -> Flag | None:
+    """Baselines that traded their money away."""
+    found = no_measure(results.metrics)
+    named = [f"{results.labels[name]} {why['reason']}" for name, why in found.items() if why["kind"] == "lost_to_costs"]
+    if not named:
+        return None
+    return Flag(
+        "baseline_lost_to_costs",
+        "note",
+        f"Not counted as beaten: {'; '.join(named)}. Whoever trades less is ahead of that.",
+    )
+
+
+def _same_baselines(results: BacktestResults) -> Flag | None:
+    """Baselines that are one account under several names."""
+    same: dict[bytes, list[str]] = {}
+    for name, account in results.baselines.items():
+        same.setdefault(account["equity"].to_numpy(np.float64).tobytes(), []).append(results.labels[name])
+    groups = [" and ".join([", ".join(names[:-1]), names[-1]]) for names in same.values() if len(names) > 1]
+    if not groups:
+        return None
+    return Flag(
+        "same_baselines",
+        "note",
+        f"Counted more than once: {'; '.join(groups)} did the same at every bar. It may be that no symbol has been "
+        "listed for as long as a rule looks back, or that the test is shorter than a month.",
+    )
+
+
 _CHECKS: tuple[Callable[[BacktestResults], Flag | None], ...] = (
     _seen_in_training,
     _scaled_by_tested_bars,
     _tried_before,
+    _dependent_bars,
     _optimistic_fills,
     _level_features,
     _ruined,
+    _no_measure,
+    _lost_to_costs,
+    _same_baselines,
     _few_trades,
     _unfillable,
     _costs,

@@ -50,6 +50,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -156,6 +157,8 @@ class TrendRule:
     """
 
     patient: bool
+    waits: ClassVar[bool] = True
+    """Out of the market until the trend shows; an agent may be in it before."""
 
     @property
     def name(self) -> str:

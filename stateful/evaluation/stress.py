@@ -15,19 +15,24 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from batchenv.base import TradingTask
 from batchenv.batch import BatchTradingEnv
 from batchenv.config import AgentConfig, CostConfig, EnvConfig
 from batchenv.episodes import draw
 from batchenv.errors import ConfigError, MarketDataError
 from batchenv.market import MarketData
 from batchenv.parameters import per_symbol
+from stateful.accounts import Accounts, part_of_index
 from stateful.backtest import BackTesting
+from stateful.baselines import BuyAndHold
 from stateful.env import StatefulTradingEnv
 from stateful.evaluation.estimates import not_enough
 from stateful.evaluation.stress_results import Scale, StressResults, StressSetting
 from stateful.evaluation.uncertainty import MINIMUM_BARS
 from stateful.metrics import iso_date
+from stateful.policies import largest_orders
 from stateful.ratios import NOISE
+from stateful.schedules import NEVER, Calendar, Chances
 from stateful.verify import TOLERANCE, VerificationError
 
 Floats = npt.NDArray[np.float64]
@@ -296,30 +301,50 @@ def _play_agent(testing: BackTesting, env: BatchTradingEnv, watched: Any, progre
 
 
 def _play_buy_and_hold(market: MarketData, rules: EnvConfig, given: dict[str, Any], horizon: int) -> Floats:
-    """Play the `stateful.baselines.BuyAndHold` rule in every lane; return its yearly growth, float64 ``[lanes]``.
+    """Play `stateful.baselines.BuyAndHold` in every lane; return its yearly growth, float64 ``[lanes]``.
 
-    Its orders, equity / k in each of the k symbols that have a bar, are an action of 1 where ``trade_limit_percent``
-    is 1 / k; so the lanes are played in groups of the same k.
+    It is NaN where the rule could not buy all that it means to hold: such an account is no measure.
+
+    Actions are float32, which rounds orders, but not an action of 1: where all of the k symbols can be bought at once,
+    each order, equity / k, is an action of 1 with a ``trade_limit_percent`` of 1 / k. So the lanes are played in groups
+    of the same k. Where a symbol has to wait, the limit is all equity.
     """
-    starts, n = given["episode_start"], market.n_bars
-    traded = np.where(market.has_bar.any(axis=1), np.arange(n), n - 1)
-    buys = np.minimum.accumulate(traded[::-1])[::-1][starts]  # the first bar from the start on with any price
-    counts = market.has_bar[buys].sum(axis=1)
-    growth = np.zeros(len(starts))
-    for k in np.unique(counts):
-        which = np.flatnonzero(counts == k)
-        limit = rules.portfolio_config.updated(trade_limit_percent=1.0 / max(int(k), 1)).model_dump()
-        own = rules.updated(portfolio_config=limit, action_config={"mode": "trade"}, observation_config={}, features=())
+    growth = np.zeros(len(given["episode_start"]))
+    limits = _first_orders(market, rules, given["episode_start"])
+    for limit in np.unique(limits):
+        which = np.flatnonzero(limits == limit)
+        account = rules.portfolio_config.updated(trade_limit_percent=float(limit)).model_dump()
+        own = rules.updated(
+            portfolio_config=account, action_config={"mode": "trade"}, observation_config={}, features=()
+        )
         mine = {name: values[which] for name, values in given.items()}
         env = BatchTradingEnv(market, own, n_envs=len(which), seed=0, copy=False, lane_parameters=mine)
-        wait, wanted = buys[which] - starts[which], market.has_bar[buys[which]].astype(np.float32)
+        wanted, held = np.zeros((2, len(which), market.n_symbols), np.bool_)
 
-        def act(_: Any, step: int, wait: Any = wait, wanted: Any = wanted) -> npt.NDArray[Any]:
-            return np.where((wait == step)[:, None], wanted, np.float32(0))
+        def act(_: Any, __: int, env: Any = env, wanted: Any = wanted, held: Any = held) -> npt.NDArray[Any]:
+            accounts = Accounts.of(env)
+            orders = BuyAndHold().orders_of(accounts)
+            wanted |= orders > 0.0
+            held |= accounts.holdings > 0.0
+            largest = largest_orders(accounts)
+            return np.divide(orders, largest, out=np.zeros_like(orders), where=largest > 0.0).astype(np.float32)
 
         tally = _play(env, act, horizon, []).tally
-        growth[which] = tally.figures(market.require_year("a stress test"), 0.0, horizon)["cagr"]
+        found = tally.figures(market.require_year("a stress test"), 0.0, horizon)["cagr"]
+        growth[which] = np.where((wanted & ~held).any(axis=1), np.nan, found)
     return growth
+
+
+def _first_orders(market: MarketData, rules: EnvConfig, starts: npt.NDArray[np.int64]) -> Floats:
+    """Return the largest order of buy and hold as a fraction of equity, 1 where a symbol has to wait; ``[lanes]``."""
+    calendar, everything = Calendar.of(market), np.ones((len(starts), market.n_symbols), np.bool_)
+    chances = Chances.of(TradingTask.build(market, rules.updated(features=())), part_of_index(market))
+    opening = np.minimum(calendar.opening(everything, starts), market.n_bars - 1)
+    part = calendar.holdable[opening]
+    last = np.where(part, chances.last_needed(opening, np.ones((1, 1), np.int64), None), NEVER).max(axis=1)
+    settled = calendar.late_arrival(everything, opening, np.full_like(opening, market.n_bars)) == opening
+    at_once = settled & (last == opening) & (chances.shares is None)
+    return np.where(at_once, 1.0 / np.maximum(part.sum(axis=1), 1), 1.0)
 
 
 def _check(market: MarketData, rules: EnvConfig, given: dict[str, Any], watched: Any, played: _Played) -> float:

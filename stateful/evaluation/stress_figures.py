@@ -243,7 +243,9 @@ def _distribution(results: StressResults) -> Figure:
 
 def _steps(figure: Figure, values: pd.Series[float], name: str, colour: str, **style: Any) -> None:
     """Draw an empirical distribution function."""
-    ordered = np.sort(values.to_numpy(np.float64))
+    ordered = np.sort(values.dropna().to_numpy(np.float64))
+    if not len(ordered):
+        return
     share = np.arange(1, len(ordered) + 1) / len(ordered)
     x, y = np.append(ordered[0], ordered), np.append(0.0, share)
     hover = f"{name}: %{{y:.0%}} of the start dates at most %{{x:+.1%}}<extra></extra>"

@@ -126,18 +126,19 @@ def _verdict(results: StressResults) -> str:
 
 
 def _outcome(value: float) -> str:
-    return "beat" if value > LEVEL else "lost" if value < -LEVEL else "level"
+    return "beat" if value > LEVEL else "lost" if value < -LEVEL else "level"  # NaN is neither
 
 
 def _tiles(results: StressResults) -> str:
     base = results.base
-    gains, wins = ((base[name] > LEVEL).mean() for name in ("total_return", "excess"))
+    gains, excess = float((base["total_return"] > LEVEL).mean()), base["excess"].dropna()
+    wins = "n/a" if excess.empty else percent(float((excess > LEVEL).mean()), digits=0)
     sharpe, found, curve = base["sharpe"].dropna().median(), results.break_even().multiple, results.curve()["median"]
     until = "0×" if curve.iloc[0] <= 0 else f"> {curve.index[-1]:g}×"
     tiles = [
         ("Return a year", percent(base["cagr"].median(), sign=True), "median of the start dates"),
         ("Made money", percent(gains, digits=0), f"of {results.n_starts:,} start dates"),
-        ("Beat buy and hold", percent(wins, digits=0), "of the start dates"),
+        ("Beat buy and hold", wins, "of the start dates"),
         ("No profit at", until if found is None else f"{found:.2g}×", "the costs, in the median"),
         ("Sharpe ratio", formatted(sharpe if np.isfinite(sharpe) else None, "ratio"), "median"),
         ("Largest drawdown", percent(base["max_drawdown"].median()), "median"),

@@ -111,7 +111,8 @@ class StressResults:
         lanes: One row per lane: ``start_bar``; the `DIMENSIONS` (``start`` is a timestamp, ``initial_cash`` money);
             ``fee_rate`` and ``slippage_rate``, fractions, means of the symbols' where those differ; then
             ``total_return``, ``cagr``, ``sharpe`` (NaN where undefined), ``max_drawdown`` (at or below 0), ``bars``
-            played, ``buy_and_hold`` (its growth per year in the same lane) and ``excess`` (``cagr`` less that).
+            played, ``buy_and_hold`` (its growth per year in the same lane) and ``excess`` (``cagr`` less that), both
+            NaN where buy and hold could not buy all of its symbols.
         setting: What was played.
     """
 
@@ -160,8 +161,7 @@ class StressResults:
         lanes = self._where((x, y))
         if statistic == "median":
             return lanes.pivot_table(metric, y, x, aggfunc="median", dropna=False)
-        above = lanes.assign(above=(lanes[metric] > LEVEL).astype(float))
-        return above.pivot_table("above", y, x, aggfunc="mean")
+        return lanes.assign(above=_above(lanes[metric])).pivot_table("above", y, x, aggfunc="mean", dropna=False)
 
     def curve(self, metric: str = "cagr", axis: CostAxis = "costs") -> pd.DataFrame:
         """Return the spread of a metric over the start dates as costs rise.
@@ -186,7 +186,7 @@ class StressResults:
         for multiple, costs in path.items():
             values = by_costs.get_group(costs)
             low, median, high = values.quantile([0.1, 0.5, 0.9])
-            rows[multiple] = {"low": low, "median": median, "high": high, "share": float((values > LEVEL).mean())}
+            rows[multiple] = {"low": low, "median": median, "high": high, "share": float(_above(values).mean())}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("multiple")
 
     def path(self, axis: CostAxis = "costs") -> dict[float, tuple[float, float]]:
@@ -335,14 +335,23 @@ class StressResults:
         )
 
     def _comparison_sentence(self) -> str:
-        excess = self.base["excess"]
+        excess, missing = self.base["excess"].dropna(), int(self.base["excess"].isna().sum())
+        if excess.empty:
+            return (
+                "There is no comparison with buy and hold: under these rules it cannot buy all of its symbols from "
+                "any start date."
+            )
+        left_out = (
+            f" Buy and hold could not buy all of its symbols from {missing:,} of {self.n_starts:,} start dates, which "
+            "are left out."
+        )  # fmt: skip
         share, gap = percent(float((excess > LEVEL).mean()), digits=0), round(100 * float(excess.median()), 1) + 0.0
         found = self.break_even("excess").multiple
         ahead = f" In the median it is ahead at up to about {found or 0:.2g} times those costs."
         until = "" if found is None or self._is_free else ahead
         return (
             f"It beat buy and hold, at the same costs, from {share} of the start dates; the median difference is "
-            f"{gap:+.1f} points a year.{until}"
+            f"{gap:+.1f} points a year.{until}{left_out if missing else ''}"
         )
 
     def _cash_sentence(self) -> str:
@@ -351,6 +360,12 @@ class StressResults:
         median = self._where(("initial_cash",)).groupby("initial_cash")["cagr"].median()
         ends = [f"{percent(median.iloc[i], sign=True)} a year with {money(median.index[i])}" for i in (0, -1)]
         return f"The size of the account matters: the median return is {ends[0]} of initial cash and {ends[1]}."
+
+
+def _above(values: pd.Series[float]) -> pd.Series[float]:
+    """Return 1 where a number is above zero, else 0; NaN where there is no comparison with buy and hold."""
+    above = (values > LEVEL).astype(float)
+    return above.where(values.notna()) if values.name in ("buy_and_hold", "excess") else above
 
 
 def _known(what: str, name: str, known: tuple[str, ...]) -> None:

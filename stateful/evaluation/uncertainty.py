@@ -8,13 +8,13 @@ truth is simulated in ``tests/proof/coverage.py``.
 Two of them need a word. A difference is that between the agent and a baseline in the same resampled history. The
 drawdown's interval is that of the drawdown in another history of the same length: a resampled path has one of its own,
 and the one that happened may lie at either end. It takes the drift and volatility seen for the true ones, and so holds
-the drawdown of a fresh period of the same kind in about 75 to 90% of cases, not 95%.
+the drawdown of a fresh period of the same kind in about 75 to 90% of cases, not 95% (`drawdown_words`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -40,6 +40,10 @@ IntArray = npt.NDArray[np.int64]
 MINIMUM_BARS = 60
 """Fewest returns that a statistic is computed from. From half as many, an interval of 95% holds the truth in 87% of
 cases even where bars are independent (``python -m tests.proof.coverage --bars 30 60``)."""
+
+DRAWDOWN_HOLDS = "75 to 90%"
+"""How often the drawdown's interval of 95% holds the drawdown of a fresh period of the same world
+(``python -m tests.proof.coverage --bars 60 252 795 --simulations 400 --resamples 500``)."""
 
 FIGURES = ("total_return", "cagr", "sharpe", "max_drawdown")
 """The figures with an interval, by their names in the metrics."""
@@ -69,7 +73,9 @@ class Difference:
     distinguishable_together: bool | None = None
 
 
-def hold_together(differences: Mapping[str, Difference], level: float) -> dict[str, Difference]:
+def hold_together(
+    differences: Mapping[str, Difference], level: float, left_out: Collection[str] = ()
+) -> dict[str, Difference]:
     """Return differences with ``distinguishable_together`` filled in.
 
     The probability that any of them is called distinguishable though there is no difference is at most 1 - ``level``:
@@ -80,8 +86,11 @@ def hold_together(differences: Mapping[str, Difference], level: float) -> dict[s
     Args:
         differences: The differences by name; those without a p-value are left as they are.
         level: Confidence.
+        left_out: Names that nothing is claimed of, and that do not count.
     """
-    known = sorted((gap.p_value, name) for name, gap in differences.items() if gap.p_value is not None)
+    known = sorted(
+        (gap.p_value, name) for name, gap in differences.items() if gap.p_value is not None and name not in left_out
+    )
     found, holds = dict(differences), True
     for rank, (p_value, name) in enumerate(known):
         holds = holds and (len(known) == 1 or p_value <= (1.0 - level) / (len(known) - rank))
@@ -106,6 +115,9 @@ class Uncertainty:
         trials: How many configurations are known to have been tried on these bars, this one included; None where
             nobody counted.
         minimum_track_record: Bars needed to be confident, at ``level``, that the agent's true Sharpe ratio is above 0.
+        dependent: These three with the dependence between bars counted, which they take to be none, by their names.
+        dependence: Variance of the estimated Sharpe ratio over what it would be if bars were independent, at least 1.
+        autocorrelation: Correlation of the agent's neighbouring returns.
     """
 
     level: float
@@ -119,6 +131,9 @@ class Uncertainty:
     deflated_sharpe: Figure
     trials: int | None
     minimum_track_record: Figure
+    dependent: dict[str, Figure]
+    dependence: Figure
+    autocorrelation: Figure
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
@@ -133,6 +148,7 @@ def measure_uncertainty(
     periods_per_year: float | None,
     risk_free_rate: float = 0.0,
     trials: Trials | None = None,
+    left_out: Collection[str] = (),
 ) -> Uncertainty:
     """Resample the accounts of a backtest.
 
@@ -143,6 +159,7 @@ def measure_uncertainty(
         periods_per_year: Bars in a year; None where they are not known, and then there are no intervals.
         risk_free_rate: Yearly rate of the Sharpe ratio.
         trials: What else was tried on these bars, where known.
+        left_out: Baselines that the agent is not compared with; they have intervals, and nothing is claimed of them.
     """
     accounts, length = resample_accounts(
         [agent, *baselines.values()], config=config, periods_per_year=periods_per_year, risk_free_rate=risk_free_rate
@@ -158,12 +175,24 @@ def measure_uncertainty(
         mean_block_length=length,
         agent=accounts[0].intervals(),
         baselines={name: account.intervals() for name, account in others.items()},
-        differences=hold_together(differences, config.level),
-        probabilistic_sharpe=Figure(probabilistic_sharpe(record)) if record else Figure(None, missing),
-        deflated_sharpe=_deflated(record, trials) if record else Figure(None, missing),
+        differences=hold_together(differences, config.level, left_out),
         trials=None if trials is None else trials.count,
-        minimum_track_record=_track_record(record, config.level) if record else Figure(None, missing),
+        **_proofs(record, missing, trials, config.level),
+        dependent=_proofs(record and record.dependent, missing, trials, config.level),
+        dependence=Figure(record.dependence) if record else Figure(None, missing),
+        autocorrelation=Figure(record.autocorrelation) if record else Figure(None, missing),
     )
+
+
+def _proofs(record: Record | None, missing: str | None, trials: Trials | None, level: float) -> dict[str, Figure]:
+    """Return what a Sharpe ratio proves, or why that cannot be said."""
+    if record is None:
+        return dict.fromkeys(("probabilistic_sharpe", "deflated_sharpe", "minimum_track_record"), Figure(None, missing))
+    return {
+        "probabilistic_sharpe": Figure(probabilistic_sharpe(record)),
+        "deflated_sharpe": _deflated(record, trials),
+        "minimum_track_record": _track_record(record, level),
+    }
 
 
 def resample_accounts(
@@ -199,6 +228,19 @@ def resample_accounts(
         drawn = resample(returns, _original_first(positions), bar_rate(risk_free_rate, periods_per_year))
         columns = iter(_figures(drawn, bars, periods_per_year))
     return [Account(config.level, obstacle, {} if obstacle else next(columns)) for obstacle in obstacles], length
+
+
+def drawdown_words(level: float) -> str:
+    """Say how far the drawdown's interval can be trusted.
+
+    Args:
+        level: Confidence of the intervals.
+    """
+    asked = ", not 95%" if level == 0.95 else " where 95% is asked for"
+    return (
+        "The interval of the drawdown holds less often than the others: it holds the drawdown of a fresh period of the "
+        f"same kind in {DRAWDOWN_HOLDS} of cases{asked}."
+    )
 
 
 def bar_rate(yearly: float, periods_per_year: float) -> float:

@@ -11,12 +11,13 @@ from typing import Any
 from batchenv.errors import RunError
 from stateful.evaluation.page import Page, chart, tiles
 from stateful.evaluation.stitching import CURVE_METRICS
+from stateful.evaluation.uncertainty import DRAWDOWN_HOLDS
 from stateful.evaluation.walk_forward_figures import build_figures, write_plot
 from stateful.evaluation.walk_forward_results import FoldResult, WalkForwardResults
 from stateful.metrics import METRICS, Metric, missing_reason
 from stateful.report_parts import BY_NAME, between, formatted, plain_table, scroll_box, sentence, text
 from stateful.report_tables import differences_table
-from stateful.verdict import LEVEL, Note, percent
+from stateful.verdict import LEVEL, Note, no_measure, percent
 
 _FOLD_FIGURES = {"sharpe": "Sharpe ratio", "max_drawdown": "Drawdown", "costs": "Costs"}
 _HEADLINES = {
@@ -89,6 +90,7 @@ def notes(results: WalkForwardResults) -> tuple[Note, ...]:
         found.append(Note(results.flags_sentence, True))
     won = 0 if results.main is None else results.won[results.main]
     if results.main is not None and won:
+        folds = results.compared[results.main]
         chance = sum(comb(folds, k) for k in range(won, folds + 1)) / 2**folds
         found.append(Note(
             f"Folds are few: an agent no better and no worse than {results.labels[results.main]} wins {won} or more of "
@@ -153,9 +155,12 @@ def _tiles(results: WalkForwardResults) -> str:
         rows.append((label, formatted(metrics[name], kind), sure or "out of sample"))
     rows.append(("Folds with a gain", f"{gains} of {len(folds)}", "after costs"))
     if results.main is not None:
-        rows.append((f"Beat {results.labels[results.main]}", f"{results.won[results.main]} of {len(folds)}", "folds"))
+        compared = results.compared[results.main]
+        note = "folds" if compared == len(folds) else "folds that can be compared"
+        rows.append((f"Beat {results.labels[results.main]}", f"{results.won[results.main]} of {compared}", note))
     small = "" if results.uncertainty is None else percent(results.uncertainty.level, digits=0)
-    note = f"<p class=under>Small: the middle {small} of resampled histories.</p>" if small else ""
+    drawdown = f"that of the drawdown holds in {DRAWDOWN_HOLDS} of cases"
+    note = f"<p class=under>Small: the middle {small} of resampled histories; {drawdown}.</p>" if small else ""
     return tiles(rows) + note
 
 
@@ -240,7 +245,7 @@ def _uncertainty_section(results: WalkForwardResults) -> str:
         f"<p>The middle {percent(found.level, digits=0)} of {found.resamples:,} histories resampled from the curve "
         f"above in blocks of {found.mean_block_length:.0f} bars on average. No agent is trained anew "
         "for them: what other training years or seeds would have done is not in here.</p>"
-        + differences_table(found.differences, results.labels)
+        + differences_table(found.differences, results.labels, no_measure(results.metrics))
     )
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from batchenv.config import RunConfig
+from stateful.evaluation.comparable import lost_to_costs
 from stateful.evaluation.folds import Fold
 from stateful.evaluation.stitching import curve_metrics, stitch
 from stateful.evaluation.uncertainty import Uncertainty, measure_uncertainty
-from stateful.verdict import LEVEL, Verdict, headlines, percent, verdicts
+from stateful.verdict import LEVEL, Outcome, Verdict, headlines, percent, verdicts
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +102,38 @@ class WalkForwardResults:
             )
             for name in self.equity
         }
-        found = self.uncertainty
+        agent, found = figures.pop("agent"), self.uncertainty
+        for name, own in figures.items():
+            own["not_comparable"] = self.not_comparable[str(name)]
         return {
-            **figures.pop("agent"),
+            **agent,
             "baselines": figures,
             "uncertainty": None if found is None else found.as_dict(),
         }
+
+    @cached_property
+    def not_comparable(self) -> dict[str, dict[str, str] | None]:
+        """Why each baseline is no measure out of sample; None where it is one.
+
+        It is none if it was none in one of the folds. Whether it lost its money to costs is asked of all of them.
+        """
+        found: dict[str, dict[str, str] | None] = {}
+        for name in self.labels:
+            figures = [fold.metrics["baselines"][name] for fold in self.folds]
+            reasons = [
+                (fold.fold.number, own.get("not_comparable")) for fold, own in zip(self.folds, figures, strict=True)
+            ]
+            first = next(((i, why) for i, why in reasons if why and why["kind"] != "lost_to_costs"), None)
+            if first is not None:
+                found[name] = {**first[1], "reason": f"{first[1]['reason']} (fold {first[0]})"}
+                continue
+            equity = self.equity[name].ffill()
+            starts = [float(equity.loc[fold.curves.index[0]]) for fold in self.folds]
+            costs = sum(
+                start * own["costs"] / own["initial_equity"] for start, own in zip(starts, figures, strict=True)
+            )
+            found[name] = lost_to_costs(starts[0], float(equity.iloc[-1]), costs)
+        return found
 
     @cached_property
     def uncertainty(self) -> Uncertainty | None:
@@ -121,6 +148,7 @@ class WalkForwardResults:
             config=settings.uncertainty,
             periods_per_year=self.periods_per_year,
             risk_free_rate=settings.risk_free_rate,
+            left_out=[name for name, why in self.not_comparable.items() if why],
         )
 
     @property
@@ -141,8 +169,17 @@ class WalkForwardResults:
     @property
     def won(self) -> dict[str, int]:
         """In how many folds the agent beat each baseline."""
-        outcomes = [{verdict.baseline: verdict.outcome for verdict in fold.verdicts} for fold in self.folds]
-        return {name: sum(fold[name] == "beat" for fold in outcomes) for name in self.labels}
+        return {name: sum(fold[name] == "beat" for fold in self._outcomes) for name in self.labels}
+
+    @property
+    def compared(self) -> dict[str, int]:
+        """In how many folds the agent can be compared with each baseline."""
+        return {name: sum(fold[name] != "not_compared" for fold in self._outcomes) for name in self.labels}
+
+    @property
+    def _outcomes(self) -> list[dict[str, Outcome]]:
+        """The outcome against each baseline, fold by fold."""
+        return [{verdict.baseline: verdict.outcome for verdict in fold.verdicts} for fold in self.folds]
 
     @property
     def mean_sharpe(self) -> tuple[float, float] | None:
@@ -166,11 +203,14 @@ class WalkForwardResults:
         name = self.main
         if name is None:
             return f"{period}, the agent {made}, after costs."
-        label = self.labels[name]
+        label, why, compared = self.labels[name], self.not_comparable[name], self.compared[name]
+        if why is not None:
+            return f"{period}, the agent {made}, after costs. It is not compared with {label}, which {why['reason']}."
         theirs = percent(metrics["baselines"][name]["total_return"], sign=True)
+        which = f"{folds} folds" if compared == folds else f"the {compared} folds in which they can be compared"
         return (
             f"{period}, the agent {made} against {theirs} of {label}, after costs; it beat {label} in "
-            f"{self.won[name]} of {folds} folds."
+            f"{self.won[name]} of {which}."
         )
 
     @property

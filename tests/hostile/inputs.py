@@ -86,7 +86,7 @@ def _check(name: str, value: Any, numbers: np.ndarray) -> None:
         exact = [x if isinstance(x, int) else float(x) for x in numbers.ravel().tolist()]
     good = _allowed(name, exact)
     found: list[np.ndarray] = []
-    must_be(good, lambda: found.extend(play(batch(name, value))), f"lane_parameters.{name}", "lane ")
+    must_be(good, lambda: found.extend(play(batch(name, value))), f"lane_parameters.{name}")
     if good:
         same(found, _expected(name, tuple(exact), numbers.shape))
 

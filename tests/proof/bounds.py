@@ -3,8 +3,8 @@
 First an index beyond an array is planted in both kernels, which must be noticed: else the rest would mean nothing. Then
 hostile inputs (`tests.hostile`) and random worlds (`tests.proof.run`) are played: one ends them with an IndexError.
 
-An index below zero counts from the end, as in numpy, and is not noticed. It stays within the array, and the comparison
-of the tiers finds what it reads there.
+An index from -n to -1 of an array of n counts from the end, as in numpy, and is not noticed. It stays within the array,
+and the comparison of the tiers finds what it reads there.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ from batchenv.config import EnvConfig
 
 Row = list[Fraction]
 ONE, ZERO = Fraction(1), Fraction(0)
-TOLERANCE = Fraction(1, 10**9)  # 3.2, 3.4, 3.5, 3.6, 5.2, 6.3, 7.1
+TOLERANCE = Fraction(1, 10**9)  # 3.4, 3.5, 3.6, 5.2, 6.3, 7.1
+EPSILON = Fraction(1001, 1000) / 2**22  # 2.3, 3.2
 LOT_TOLERANCE = Fraction(1, 10**3)  # 3.5
-RESIDUE = Fraction(1, 10**12)  # 2.3, 3.4
+RESIDUE = Fraction(1, 10**12)  # 2.3, 3.2, 3.4, 7.1
 NANOSECONDS_PER_YEAR = 365 * 24 * 60 * 60 * 10**9  # 1.5
 
 
@@ -36,6 +37,7 @@ class ExactAccount:
         shares: h, by symbol.
         average: a, the average entry price by symbol (6.5).
         equity: Money, at the current bar (6.1).
+        peak: The highest equity so far (7.1).
         margin_call: Whether one stands (6.3).
         terminated: Rule 7.1.
         truncated: Rule 7.2.
@@ -96,7 +98,7 @@ class ExactAccount:
         self.cash_rate, self.margin_rate = Fraction(carry.cash_rate), Fraction(carry.margin_rate)
         self.borrow_rate, self.funding_rate = by_symbol(carry.borrow_rate), by_symbol(carry.funding_rate)
 
-        self.cash = self.equity = self.initial_cash = Fraction(rules.portfolio_config.initial_cash)  # 7.5
+        self.cash = self.equity = self.peak = self.initial_cash = Fraction(rules.portfolio_config.initial_cash)  # 7.5
         self.shares, self.average = [ZERO] * n, [ZERO] * n
         self.margin_call = self.terminated = self.truncated = False
         self.factor = ONE
@@ -131,7 +133,8 @@ class ExactAccount:
         exposure = sum(abs(v) for v in value)
         self.margin_call = exposure > 0 and self.equity < self.maintenance * exposure * (1 - TOLERANCE)  # 6.3
         ruin = Fraction(self.rules.portfolio_config.bankruptcy_fraction) * self.initial_cash
-        self.terminated = self.equity <= ruin * (1 + TOLERANCE) + RESIDUE * self.initial_cash  # 7.1
+        self.peak = max(self.peak, self.equity)
+        self.terminated = self.equity <= ruin * (1 + TOLERANCE) + RESIDUE * self.peak  # 7.1
         self.truncated = self.t == self.end
 
     def tradable(self, fill_bar: int) -> list[bool]:
@@ -162,7 +165,7 @@ class ExactAccount:
             elif config.mode == "weights":
                 w = wanted[s] / max(ONE, total / self.leverage)
                 o = w * equity / mark[s] - self.shares[s]
-                if abs(o) <= abs(self.shares[s]) / 2**22:  # 2.3
+                if abs(o) <= EPSILON * abs(self.shares[s]):  # 2.3
                     o = ZERO
             else:
                 o = a[s] * limit * equity / mark[s]
@@ -186,7 +189,8 @@ class ExactAccount:
             if self.participation_limit is not None:
                 most = self.participation_limit * volume[s]
                 o = min(max(o, -most), most)
-            if h * o < 0 and abs(o + h) <= TOLERANCE * abs(h):  # 3.2
+            rest = abs(o + h)
+            if h * o < 0 and (rest <= EPSILON * abs(h) or rest * price[s] <= RESIDUE * self.equity):  # 3.2
                 o = -h
             sign[s] = Fraction((o > 0) - (o < 0))
             reduce[s] = r = min(abs(o), abs(h)) if h * o < 0 else ZERO  # 3.2

@@ -33,7 +33,7 @@ def play(number: int) -> tuple[int, Certificate, tuple[str, ...], str]:
         certificate = compare(
             world.market,
             world.config,
-            lambda step, _: world.actions[step],
+            world.action,
             n_envs=N_ENVS,
             steps=STEPS,
             seed=world.seed,

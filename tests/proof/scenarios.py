@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from batchenv import EnvConfig, MarketData
+from batchenv import BatchTradingEnv, EnvConfig, MarketData
 
 FAULTS = ("late", "pause", "stop", "gap", "round", "jump", "quiet")
 """What may be wrong or awkward with a market: see `_closes` and `_presence`."""
@@ -29,6 +29,7 @@ class Scenario:
         config: The rules.
         lane_parameters: Parameters by lane, or None.
         actions: Action numbers or choices, ``[steps, n_envs, ...]``.
+        closes: Where a lane asks for no position in place of them, as well as float32 can say it; ``[steps, n_envs]``.
         seed: Seed of the episodes.
         covered: Names of what is switched on, for the proof's table.
     """
@@ -37,8 +38,26 @@ class Scenario:
     config: EnvConfig
     lane_parameters: dict[str, Any] | None
     actions: np.ndarray
+    closes: np.ndarray
     seed: int
     covered: tuple[str, ...]
+
+    def action(self, step: int, env: BatchTradingEnv) -> np.ndarray:
+        """Return the actions of a step for all lanes; what closes a position depends on how large it is."""
+        config, actions = self.config, self.actions[step]
+        mode, held = config.action_config.mode, env.holdings
+        if mode == "discrete":
+            return actions
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            if mode == "shares":
+                all_of_it = -held / config.action_config.max_shares
+            elif mode == "trade":
+                worth = held * np.nan_to_num(self.market.mark[env.bar])
+                all_of_it = -worth / (config.portfolio_config.trade_limit_percent * env.equity[:, None])
+            else:
+                all_of_it = np.zeros_like(held)
+            all_of_it = np.nan_to_num(all_of_it.clip(-1.0, 1.0))
+        return np.where(self.closes[step][:, None], all_of_it.astype(np.float32), actions)
 
 
 def scenario(r: random.Random, *, n_bars: int, n_symbols: int, n_envs: int, steps: int) -> Scenario:
@@ -53,8 +72,9 @@ def scenario(r: random.Random, *, n_bars: int, n_symbols: int, n_envs: int, step
     config, reward_on = make_reward(r, config)
     more, more_on = make_more_lane_parameters(r, config, market, n_envs)
     config, actions, joint_on = make_joint(r, config, actions)
-    covered = (*on, *lanes_on, *reward_on, *more_on, *joint_on, *(f"market: {name}" for name in faults))
-    return Scenario(market, config, ((given or {}) | more) or None, actions, seed, covered)
+    config, closes, closes_on = make_closing(r, config, n_envs, steps)
+    covered = (*on, *lanes_on, *reward_on, *more_on, *joint_on, *closes_on, *(f"market: {name}" for name in faults))
+    return Scenario(market, config, ((given or {}) | more) or None, actions, closes, seed, covered)
 
 
 def make_market(r: random.Random, n_bars: int, n_symbols: int, faults: list[str]) -> MarketData:
@@ -307,6 +327,23 @@ def make_joint(
         return config, actions, ()
     joint = (actions * 3 ** np.arange(actions.shape[-1])).sum(axis=-1)
     return config.updated(action_config={"mode": "discrete", "joint": True}), joint, ("joint",)
+
+
+def make_closing(
+    r: random.Random, config: EnvConfig, n_envs: int, steps: int
+) -> tuple[EnvConfig, np.ndarray, tuple[str, ...]]:
+    """Draw where lanes ask for no position at all, in some worlds at every other step.
+
+    There a smallest order tells a position that is closed from one of which 6e-8 is left: only the first is exempt.
+    """
+    rate = r.choice([0.0, 0.1, 0.5])
+    closes = np.array([[r.random() < rate for _ in range(n_envs)] for _ in range(steps)])
+    if rate == 0.0 or config.action_config.mode == "discrete":
+        return config, closes, ()
+    if rate == 0.5:
+        execution = {"min_notional": r.uniform(1.0, 50.0), **config.execution_config.model_dump(exclude_unset=True)}
+        config = config.updated(execution_config=execution)
+    return config, closes, ("closing in float32",)
 
 
 def make_actions(r: random.Random, config: EnvConfig, market: MarketData, n_envs: int, steps: int) -> np.ndarray:

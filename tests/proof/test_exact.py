@@ -356,10 +356,17 @@ TEXT: dict[str, Scenario] = {
         {(1, "cash"): "1000", (2, "cash"): "999.0000"},  # 5.8e-10 and 2.3e-9, where 1e-9 is nothing
     ),
     "2.3 the weight held": Scenario(
-        {"A": [100.0] * 4},
-        [[0.5], [0.5 + 2.0**-24], [0.5 + 2.0**-22]],
+        {"A": [100.0] * 5},
+        [[0.5], [0.5 + 2.0**-24], [0.5 + 2.0**-23], [0.5 + 2.0**-22]],
         cash(16_000) | {"action_config": {"mode": "weights"}},
-        {(1, "A"): "80", (2, "A"): "80", (3, "A"): "80.00003814697265625"},  # 2^-23 and 2^-21 of what is held
+        # 2^-23, 2^-22 and 2^-21 of what is held
+        {(1, "A"): "80", (2, "A"): "80", (3, "A"): "80", (4, "A"): "80.00003814697265625"},
+    ),
+    "2.4 a position of no size is not sold": Scenario(
+        {"A": [100.0, 100.0, 82.0, 82.0], "B": [10.0, 10.0, 2.0, 2.0], "C": [10.0, 10.0, 1.0, 1.0]},
+        [[40, 2.0**-32, 2.0**-32], [0, 0, 0], [1, 1, 1]],
+        cash(1_000) | {"margin_config": {"leverage": 4.0, "maintenance_margin": 0.1}},
+        {(2, "equity"): "280.00", (3, "A"): "0", (3, "B"): "0", (3, "C"): "0.00000000023283"},
     ),
     "3.1 a sell is limited to what is held": Scenario(
         {"A": [10.0] * 3}, [[5], [-9]], cash(1_000), {(2, "A"): "0", (2, "cash"): "1000"}
@@ -376,6 +383,37 @@ TEXT: dict[str, Scenario] = {
         [[10], [-30], [25]],
         cash(1_000) | {"cost_config": {"fee_fixed": 2.0, "fee_minimum": 3.0}, "margin_config": MARGIN},
         {(1, "cash"): "897", (2, "A"): "-20", (2, "cash"): "1194", (3, "A"): "5", (3, "cash"): "941"},
+    ),
+    "3.2 next to all is all": Scenario(
+        {"A": [10.0] * 3, "B": [10.0] * 3, "C": [10.0] * 3, "D": [10.0] * 3},
+        [[64] * 4, [-64 + 2.0**-16, -64 - 2.0**-16, -64 + 2.0**-15, -64 - 2.0**-15]],
+        cash(4_000) | {"cost_config": {"fee_minimum": 1.0}, "margin_config": MARGIN},
+        {
+            (1, "cash"): "1436",
+            (2, "A"): "0",
+            (2, "B"): "0",
+            (2, "C"): "0.0000305",
+            (2, "D"): "-0.0000305",
+            (2, "cash"): "3992.00",
+        },
+    ),
+    "3.2 a rest of no size": Scenario(
+        {"A": [10.0] * 3, "B": [10.0] * 3},
+        [[2.0**-31] * 2, [-0.75 * 2.0**-31, -0.8125 * 2.0**-31]],
+        cash(1_000) | {"margin_config": MARGIN},
+        {(2, "A"): "0.00000000011642", (2, "B"): "0"},
+    ),
+    "3.2 a rest of no size, under plain rules": Scenario(
+        {"A": [10.0] * 3, "B": [10.0] * 3},
+        [[2.0**-31] * 2, [-0.75 * 2.0**-31, -0.8125 * 2.0**-31]],
+        cash(1_000),
+        {(2, "A"): "0.00000000011642", (2, "B"): "0"},
+    ),
+    "3.2 a purchase of no size at its fill price is one": Scenario(
+        {"A": [10.0, (1.0, 10.0, 1.0, 10.0), 10.0, (1.0, 10.0, 1.0, 10.0)]},
+        [[2.0**-33 + 2.0**-34], [0], [2.0**-33 + 2.0**-34]],
+        cash(1_000),
+        {(1, "A"): "0.00000000017462", (3, "A"): "0.00000000034925"},
     ),
     "3.4 net limit of a cash account": Scenario(
         {"A": [10.0] * 3},
@@ -531,21 +569,65 @@ CORNERS: dict[str, Scenario] = {
     ),
     "3.2 nearly all is all, from below": Scenario(
         {"A": [10.0] * 4},
-        [[10], [2.0**-27], [-10]],
+        [[10], [2.0**-20], [-10]],
         cash(1_000) | {"margin_config": MARGIN},
-        {(2, "A"): "10.000000007", (3, "A"): "0", (3, "cash"): "1000"},
+        {(2, "A"): "10.00000095", (3, "A"): "0", (3, "cash"): "1000"},
     ),
     "3.2 nearly all is all, from above": Scenario(
         {"A": [10.0] * 4},
-        [[-10], [2.0**-27], [10]],
+        [[-10], [2.0**-20], [10]],
         cash(1_000) | {"margin_config": MARGIN},
-        {(2, "A"): "-9.999999993", (3, "A"): "0", (3, "cash"): "1000"},
+        {(2, "A"): "-9.99999905", (3, "A"): "0", (3, "cash"): "1000"},
     ),
     "3.2 less than nearly is not": Scenario(
         {"A": [10.0] * 5},
-        [[10], [-10 - 2.0**-20], [-10], [10 - 2.0**-20]],
+        [[10], [-10 - 3 * 2.0**-20], [-10], [10 - 2.0**-18]],
         cash(1_000) | {"margin_config": MARGIN},
-        {(2, "A"): "-0.000000954", (4, "A"): "-0.000001907"},
+        {(2, "A"): "-0.00000286", (4, "A"): "-0.00000668"},
+    ),
+    "3.2 nearly all of a cash account's shares": Scenario(
+        {"A": [10.0] * 4, "B": [10.0] * 4},
+        [[64, 64], [-64 + 2.0**-16, -64 + 2.0**-15], [0, -1]],
+        cash(2_000) | {"cost_config": {"fee_minimum": 1.0}},  # the smallest fee keeps it from the plain kernel
+        {(2, "A"): "0", (2, "B"): "0.0000305", (3, "B"): "0", (3, "cash"): "1995.9997"},
+    ),
+    "3.2 nearly all, under plain rules": Scenario(
+        {"A": [10.0] * 4, "B": [10.0] * 4},
+        [[64, 64], [-64 + 2.0**-16, -64 + 2.0**-15], [0, -1]],
+        cash(2_000),
+        {(2, "A"): "0", (2, "B"): "0.0000305", (3, "B"): "0", (3, "cash"): "2000"},
+    ),
+    "3.2 nearly all by trade": Scenario(
+        {"A": [10.0] * 4},
+        [[0.5], [-0.5 + 2.0**-24], [-0.5 + 2.0**-22]],
+        cash(1_280, trade_limit_percent=0.5) | {"action_config": {"mode": "trade"}, "margin_config": MARGIN},
+        {(1, "A"): "32", (2, "A"): "0", (3, "A"): "-31.99998"},
+    ),
+    "3.2 nearly no weight is none": Scenario(
+        {"A": [10.0] * 4, "B": [10.0] * 4},
+        [[0.5, 0.5], [2.0**-24, 2.0**-22], [0.0, 0.0]],
+        cash(1_280) | {"action_config": {"mode": "weights"}},
+        {(2, "A"): "0", (2, "B"): "0.0000305", (3, "B"): "0"},
+    ),
+    "3.2 nearly all in lots and below the smallest order": Scenario(
+        {"A": [1.0] * 4},
+        [[64], [-64 + 2.0**-16], [0]],
+        cash(1_000) | {"execution_config": {"lot_size": 0.5, "min_notional": 60.0}, "margin_config": MARGIN},
+        {(1, "A"): "64", (2, "A"): "0", (2, "cash"): "1000"},
+    ),
+    "3.2 the limit on participation may be passed by that much": Scenario(
+        {"A": [10.0] * 4, "B": [10.0] * 4},
+        [[64, 64], [-64, -65], [0, 0]],
+        cash(2_000) | {"execution_config": {"participation_limit": 0.5}, "margin_config": MARGIN},
+        {(2, "A"): "0", (2, "B"): "0.0000305"},
+        volume={"A": [1e6, 1e6, 128 - 2.0**-15, 1e6], "B": [1e6, 1e6, 128 - 2.0**-14, 1e6]},
+    ),
+    "3.2 nearly all of what a split has made": Scenario(
+        {"A": [50.0, 50.0, 25.0, 25.0]},
+        [[64], [-64 + 2.0**-16], [0]],
+        cash(5_000) | {"fill": "next_close"},
+        {(2, "A"): "0", (2, "cash"): "5000"},
+        splits={(2, "A"): 2.0},
     ),
     "3.3 the fee of a sell is at most its notional": Scenario(
         {"A": [10.0, 10.0, 0.5, 0.5]},
@@ -809,6 +891,16 @@ CORNERS: dict[str, Scenario] = {
     ),
     "7.1 at the edge": Scenario(
         {"A": [10.0, 10.0, 5.0000001, 5.000000004]}, [[100], [0], [0]], cash(1_000, bankruptcy_fraction=0.5), ends=3
+    ),
+    "7.1 next to nothing of what there was": Scenario(
+        {"A": [10.0, 10.0, 10_000.0, 0.99e-8, 0.99e-8]},
+        [[100], [0], [0]],
+        cash(1_000),
+        {(2, "equity"): "1000000"},
+        ends=3,
+    ),
+    "7.1 more than nothing of what there was": Scenario(
+        {"A": [10.0, 10.0, 10_000.0, 1.01e-8, 10.0]}, [[100], [0], [0], [0]], cash(1_000), {(4, "equity"): "1000"}
     ),
     "8.1 a symbol that the lane may not trade": Scenario(
         {"A": [10.0] * 3, "B": [10.0] * 3},

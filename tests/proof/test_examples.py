@@ -82,6 +82,16 @@ def test_6_4_and_7_5_the_account_as_observed(tier: Any) -> None:
     np.testing.assert_allclose(observation, [0.55, 0.45, 0.1, 0.8], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("last", "weight"), [(0.9e-11, 0.0), (1.1e-11, 1.0)])
+def test_6_4_what_is_left_by_rounding_has_no_weights(tier: Any, last: float, weight: float) -> None:
+    """A sign that only rounding decides would turn a weight of 10 into one of 0."""
+    env = tier(bars([10.0, 10.0, last, last]), rules(1_000.0))
+    env.reset()
+    env.step(orders(100))
+    observation, _, terminated, _, _ = env.step(orders(0))
+    assert (observation.tolist(), terminated) == ([weight, 0.0], weight == 0.0)
+
+
 def test_6_6_a_scaled_return(tier: Any) -> None:
     scaler = FeatureScaler(("return_1",), (0.02,), (0.04,))
     config = rules(features=["return_1"], feature_scaling="standard")
@@ -122,6 +132,8 @@ def test_7_3_and_8_3_where_episodes_begin_and_end() -> None:
     assert starts_and_ends(whole) == {(start, 99) for start in range(20, 99)}
     assert starts_and_ends(ten, episode_length=30) == {(start, start + 30) for start in range(20, 70)}
     assert starts_and_ends(rules(), episode_start=5, episode_length=10) == {(5, 15)}
+    nothing_seen = rules() | {"episode_config": {"length": 10, "random_start": True}}
+    assert starts_and_ends(nothing_seen) == {(start, start + 10) for start in range(90)}
     with pytest.raises(MarketDataError, match="history too short"):
         starts_and_ends(late | {"episode_config": {"length": 80}})
 
@@ -182,6 +194,33 @@ def test_7_7_differential_sharpe(tier: Any) -> None:
     env = tier(bars([100.0, 102.0, 102.0 * 0.99, 100.0]), config)
     env.reset()
     assert [env.step(orders(shares))[1] for shares in (128, 0)] == [0.0, pytest.approx(-3.5, rel=1e-9)]
+
+
+def test_7_7_constant_returns_give_nothing_once_rounding_decides(tier: Any) -> None:
+    """The last digits of a return differ from tier to tier; they must not decide whether there is a variance."""
+    reward = {"type": "differential_sharpe", "kwargs": {"eta": 0.5}}
+    config = rules(12_800.0, reward_config=reward, fill="close")
+    env = tier(bars([100.0 * 1.02**k for k in range(60)]), config)
+    env.reset()
+    rewards = [env.step(orders(128 if k == 0 else 0))[1] for k in range(59)]
+    exactly = [0.0] + [0.5 / math.sqrt(2.0**-n * (1 - 2.0**-n)) for n in range(1, 29)]
+    assert rewards[:29] == pytest.approx(exactly, rel=1e-9)
+    assert rewards[28] == pytest.approx(8192.00, abs=5e-3)
+    assert rewards[29:] == [0.0] * 30
+
+
+def test_7_7_the_variance_that_is_rounding_grows_with_the_returns(tier: Any) -> None:
+    """A return of 100 leaves a mean square of 10 000, whose last digit is more than 1e-12."""
+    reward = {"type": "differential_sharpe", "kwargs": {"eta": 0.7}}
+    config = rules(1_280.0, reward_config=reward, fill="close")
+    env = tier(bars([10.0 * 101.0**k for k in range(60)]), config)
+    env.reset()
+    rewards = [env.step(orders(128 if k == 0 else 0))[1] for k in range(59)]
+    left = [0.3**n for n in range(59)]
+    known = [n for n in range(1, 59) if left[n] * (1 - left[n]) > 1e-12 * (1e-4 + 1 - left[n])]
+    exactly = [0.0] + [0.5 / math.sqrt(left[n] * (1 - left[n])) for n in known]
+    assert rewards[: len(exactly)] == pytest.approx(exactly, rel=1e-9)
+    assert rewards[len(exactly) :] == [0.0] * (59 - len(exactly)) and len(exactly) == 23
 
 
 def test_7_8_a_year_of_business_days() -> None:

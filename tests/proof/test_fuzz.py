@@ -31,7 +31,7 @@ def test_both_tiers_agree_in_every_small_world(r: random.Random) -> None:
     compare(
         world.market,
         world.config,
-        lambda step, _: world.actions[step],
+        world.action,
         n_envs=2,
         steps=10,
         seed=world.seed,
@@ -46,7 +46,7 @@ def test_both_tiers_agree_in_larger_worlds(seed: int) -> None:
     certificate = compare(
         world.market,
         world.config,
-        lambda step, _: world.actions[step],
+        world.action,
         n_envs=4,
         steps=80,
         seed=world.seed,
@@ -67,7 +67,7 @@ def test_a_disagreement_is_told_with_both_accounts() -> None:
     try:
         verify.StatefulTradingEnv = lambda market, _, **rest: original(market, costly, **rest)  # type: ignore
         with pytest.raises(VerificationError, match=r"lane \d, episode \d+ from bar \d+"):
-            compare(world.market, free, lambda step, _: world.actions[step], n_envs=2, steps=20, seed=1)
+            compare(world.market, free, world.action, n_envs=2, steps=20, seed=1)
     finally:
         verify.StatefulTradingEnv = original  # type: ignore
 
@@ -181,6 +181,7 @@ def test_scenarios_cover_every_rule() -> None:
         "joint",
         "by lane borrow_rate",
         "by lane episode_start",
+        "closing in float32",
     )
     rewards = ("reward differential_sharpe", "turnover penalty", "drawdown penalty")
     for name in (*(f"market: {fault}" for fault in FAULTS), *some, *rewards):

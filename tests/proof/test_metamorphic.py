@@ -172,16 +172,10 @@ SETUPS: dict[str, tuple[Callable[..., dict[str, Any]], bool]] = {
 def setup(request: pytest.FixtureRequest) -> tuple[MarketData, Callable[..., dict[str, Any]]]:
     """Market and rules, plain or all of them."""
     make, plain = SETUPS[request.param]
-    market = MarketData.from_frame(late_frame()) if plain else eventful_market()
+    market = eventful_market()
     env = BatchTradingEnv(market, make(), n_envs=1, seed=0)
     assert env._engine.plain is plain
     return market, make
-
-
-def late_frame(seed: int = 0, n_bars: int = 120) -> pd.DataFrame:
-    """Return ragged bars of symbols that all last to the end: a delisting is not for the plain kernel."""
-    df = ragged_frame(seed, n_bars)
-    return df[df["symbol"] != "D"].reset_index(drop=True)
 
 
 def test_every_rule_has_its_say() -> None:
@@ -264,6 +258,43 @@ def test_the_number_of_lanes_and_threads_changes_nothing(
     for n_envs, n_threads in ((1, 1), (1, 2), (7, 1), (7, 2), (4096, 2)):
         got = play(BatchTradingEnv(market, config, n_envs=n_envs, n_threads=n_threads), actions[:, :n_envs], seed=11)
         assert_same(got, {name: values[:, :n_envs] for name, values in expected.items()})
+
+
+@pytest.mark.parametrize("mode", ["trade", "weights", "shares"])
+@pytest.mark.parametrize("reward", ["log_return", "differential_sharpe", "fast_profit_reward"])
+def test_a_lane_is_the_same_wherever_it_stands_in_a_block(
+    setup: tuple[MarketData, Callable[..., dict[str, Any]]], mode: str, reward: str
+) -> None:
+    """Lanes are taken by the block, and what is left over by another loop: that must not change a bit."""
+    market, make = setup
+    config = make(action_config={"mode": mode, "max_shares": 100.0}, reward_config={"type": reward})
+    actions = draw_actions(30, 40, market.n_symbols)
+    expected = play(BatchTradingEnv(market, config, n_envs=40), actions, seed=3)
+    for n_envs in range(1, 36):
+        got = play(BatchTradingEnv(market, config, n_envs=n_envs), actions[:, :n_envs], seed=3)
+        assert_same(got, {name: values[:, :n_envs] for name, values in expected.items()})
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("mode", ["trade", "weights", "shares"])
+def test_later_events_change_no_bit_of_what_comes_before(
+    setup: tuple[MarketData, Callable[..., dict[str, Any]]], mode: str, fill: str
+) -> None:
+    """Splits, dividends and delistings from bar 61 on, or none at all: until bar 60 all is the same, bit for bit."""
+    _, make = setup
+    quiet = frame().assign(split=1.0, dividend=0.0, funding=0.001)
+    dates = quiet["date"].drop_duplicates().sort_values()
+    busy = split_from(quiet, "A", 64, 2.0)
+    busy.loc[(busy["symbol"] == "C") & (busy["date"] == dates.iloc[66]), "dividend"] = 0.5
+    busy = busy[~((busy["symbol"] == "B") & (busy["date"] > dates.iloc[70]))].reset_index(drop=True)
+    rows = []
+    for df in (quiet, busy):
+        given = {"features": [], "fill": fill, "action_config": {"mode": mode, "max_shares": 100.0}}
+        config = make(**given, episode_config={"length": 58, "random_start": False})
+        env = BatchTradingEnv(MarketData.from_frame(df), config, n_envs=20)
+        rows.append(play(env, draw_actions(58, 20, 4), seed=1))
+    assert len(np.unique(rows[0]["equity"][-1])) > 5
+    assert_same(*rows)
 
 
 # --- symbols ----------------------------------------------------------------------------------------------------
@@ -621,12 +652,12 @@ NEUTRAL: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", NEUTRAL)
 def test_a_neutral_rule_changes_nothing_but_the_way(case: str, fill: str) -> None:
     """The full kernel gives the plain kernel's numbers where its rules have nothing to say."""
-    market = MarketData.from_frame(late_frame())
+    market = eventful_market()
     mode = {"mode": "weights"} if "margin account" in case else {"mode": "trade"}
     base = plain_rules(fill=fill, action_config=mode)
     changes = NEUTRAL[case]
     config = base | {section: {**base.get(section, {}), **content} for section, content in changes.items()}
-    n, actions = 16, draw_actions(80, 16, 3)
+    n, actions = 16, draw_actions(80, 16, 4)
     if "margin account" in case:
         actions = np.abs(actions)
     short, long = BatchTradingEnv(market, base, n_envs=n), BatchTradingEnv(market, config, n_envs=n)
@@ -643,9 +674,10 @@ def test_a_neutral_rule_changes_nothing_but_the_way(case: str, fill: str) -> Non
     np.testing.assert_allclose(got["last"], want["last"], rtol=0, atol=1e-6)
 
 
-def test_a_market_event_that_means_nothing_takes_the_full_way_to_the_same_numbers() -> None:
-    """A symbol that is delisted before it can be held, and every symbol tradable for every lane."""
-    df = late_frame()
+def test_a_market_event_that_means_nothing_changes_nothing() -> None:
+    """A symbol that is delisted before it can be held; and every symbol tradable for every lane, by the full rules."""
+    df = eventful_frame()
+    df = df[df["symbol"] != "D"].reset_index(drop=True)
     gone = frame(9, 3, ("Z",))
     gone["date"] = df["date"].drop_duplicates().sort_values().iloc[:3].to_numpy()
     market, wider = MarketData.from_frame(df), MarketData.from_frame(pd.concat([df, gone], ignore_index=True))
@@ -659,7 +691,7 @@ def test_a_market_event_that_means_nothing_takes_the_full_way_to_the_same_number
     want = play(short, actions, seed=6)
     for other, given, moves in ((wider, {"episode_start": starts}, with_gone), (market, own, actions)):
         long = BatchTradingEnv(other, config, n_envs=n, lane_parameters=given)
-        assert not long._engine.plain
+        assert long._engine.plain == (other is wider)
         got = play(long, moves, seed=6)
         got["holdings"] = got["holdings"][:, :, :3]
         assert_close(got, want, 1e-12, ("equity", "reward", "holdings"))

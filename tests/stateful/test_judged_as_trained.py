@@ -299,6 +299,10 @@ CHANGING: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda env: wrappers.FlattenObservation(wrappers.FrameStackObservation(env, 2)),
         "FlattenObservation",
     ),
+    "TransformAction": (
+        lambda env: wrappers.TransformAction(env, lambda action: -action, spaces.Box(-1.0, 1.0, (4,), np.float32)),
+        "TransformAction",
+    ),
     "StickyAction": (lambda env: wrappers.StickyAction(env, 0.5), "StickyAction"),
     "RescaleAction": (lambda env: wrappers.RescaleAction(env, np.float32(-2), np.float32(2)), "RescaleAction"),
     "an ObservationWrapper": (Doubled, "Doubled"),

@@ -164,13 +164,13 @@ def test_3_2_an_order_through_zero_closes_and_turns_the_position() -> None:
     assert (portfolio.holdings[0], portfolio.cash) == (0.0, 1380 - 300)
 
 
-@pytest.mark.parametrize("near", [1 - 5e-10, 1 + 5e-10, 1 - 5e-9, 1 + 5e-9])
+@pytest.mark.parametrize("near", [1 - 2.38e-7, 1 + 2.38e-7, 1 - 2.39e-7, 1 + 2.39e-7])
 @pytest.mark.parametrize("side", [1, -1])
 def test_3_2_an_order_that_comes_close_to_the_position_closes_it(near: float, side: int) -> None:
     portfolio = account(1000.0, ("A",), margin_config=SHORT)
     trade(portfolio, [side * 5], [100])
     trade(portfolio, [side * -5 * near], [100], bar=1)
-    assert (portfolio.holdings[0] == 0) == (abs(near - 1) < 1e-9)
+    assert (portfolio.holdings[0] == 0) == (abs(near - 1) < 1.001 * 2**-22)
 
 
 def test_3_2_reducing_parts_execute_in_full_when_nothing_else_is_affordable() -> None:

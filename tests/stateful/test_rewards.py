@@ -80,7 +80,7 @@ def test_7_7_differential_sharpe_is_the_change_of_the_exponential_sharpe_ratio()
     eta, returns = 1e-6, random_returns(50)
     first, second = 0.001, 0.0004
     made: Any = reward("differential_sharpe", eta=eta)
-    made._value._first, made._value._second = first, second
+    made._value._mean, made._value._variance = first, second - first**2
     value = made(step(1.0, 1.0 + float(returns[0])))
     after = (first + eta * (returns[0] - first), second + eta * (returns[0] ** 2 - second))
     change = after[0] / math.sqrt(after[1] - after[0] ** 2) - first / math.sqrt(second - first**2)
