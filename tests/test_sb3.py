@@ -22,7 +22,6 @@ from stable_baselines3.common.vec_env import (
     VecCheckNan,
     VecEnv,
     VecFrameStack,
-    VecMonitor,
     VecNormalize,
 )
 
@@ -30,6 +29,7 @@ from batchenv import EnvConfig, FastTrainingEnv, TradingVecEnv
 from batchenv.errors import ActionError, ConfigError
 from batchenv.rollout import RewardScaler
 from tests.markets import market
+from tests.vectors import monitored
 
 ON_POLICY = {"n_steps": 16}
 OFF_POLICY = {"learning_starts": 32, "batch_size": 32, "buffer_size": 2_000, "train_freq": 4}
@@ -183,11 +183,6 @@ def test_evaluate_policy_counts_the_same_episodes() -> None:
     )
     assert found[1] == expected[1] == [12] * 6
     assert found[0] == pytest.approx(expected[0], abs=1e-6) and len(set(found[0])) == 6
-
-
-def monitored(env: VecEnv, **arguments: Any) -> VecMonitor:
-    with pytest.warns(UserWarning, match="already wrapped with a `Monitor` wrapper"):
-        return VecMonitor(env, **arguments)
 
 
 def test_nothing_warns_that_there_is_no_monitor(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from stable_baselines3.common.vec_env import (
     VecCheckNan,
     VecExtractDictObs,
     VecFrameStack,
-    VecMonitor,
     VecNormalize,
 )
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
@@ -50,6 +49,7 @@ from tests.stateful.judged import (
     rules,
     train,
 )
+from tests.vectors import monitored
 
 
 def normalize(model: Any) -> Callable[[Any], Any]:
@@ -78,7 +78,7 @@ def test_a_model_under_vec_normalize_sees_its_own_statistics_frozen(name: str) -
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_loaded_model_under_vec_normalize_is_refused_without_its_statistics(name: str, tmp_path: Path) -> None:
-    model, env = train(name, lambda venv: VecMonitor(VecNormalize(venv))), exact(**(JOINT if name == "dqn" else {}))
+    model, env = train(name, lambda venv: monitored(VecNormalize(venv))), exact(**(JOINT if name == "dqn" else {}))
     wanted = by_hand(model, env, normalize(model))
     path = tmp_path / "vecnormalize.pkl"
     model.get_vec_normalize_env().save(path)
@@ -375,7 +375,7 @@ class OwnNormalize(VecNormalize):
 def test_wrappers_of_vectors_that_are_not_known_are_refused_by_name() -> None:
     for wrap in (Shifted, OwnNormalize):
         with pytest.raises(RunError, match=f"^{wrap.__name__} stood between"):
-            BackTesting(train("ppo", lambda venv, wrap=wrap: VecMonitor(wrap(venv))), exact())
+            BackTesting(train("ppo", lambda venv, wrap=wrap: monitored(wrap(venv))), exact())
     model = train("ppo", Logged)
     assert equity(model, exact()) == by_hand(model, exact())
     keyed = train("ppo", lambda venv: VecExtractDictObs(venv, "portfolio"), observation_config={"mode": "indexed"})

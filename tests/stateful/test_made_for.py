@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from batchenv import Agent, BatchTradingEnv, EnvConfig, FastTrainingEnv, MarketData, TradingVecEnv
 from batchenv.errors import RunError
@@ -39,6 +39,7 @@ from tests.stateful.judged import (
     train,
 )
 from tests.stateful.policies import ConstantAgent
+from tests.vectors import monitored
 
 BACKWARDS = ("D", "C", "B", "A")
 
@@ -105,7 +106,7 @@ def scaler_of_space(space: Any) -> FeatureScaler:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_saved_model_of_every_algorithm_remembers(name: str, tmp_path: Path) -> None:
-    for wrap in (lambda env: env, VecNormalize, lambda env: VecMonitor(VecFrameStack(env, 2))):
+    for wrap in (lambda env: env, VecNormalize, lambda env: monitored(VecFrameStack(env, 2))):
         model = train(name, wrap)
         model.save(tmp_path / "model.zip")
         loaded = type(model).load(tmp_path / "model.zip", device="cpu")
