@@ -222,7 +222,7 @@ class _Judge:
             self._tell(k, env, action, name, batch, exact)
 
     def reward(self, k: int, env: StatefulTradingEnv, action: Any, exact: float, batch: float) -> None:
-        """Compare a reward relative to its scale, which grows where what it divides by is little more than rounding.
+        """Compare a reward relative to itself or its scale, less closely where it divides by little more than rounding.
 
         That is the equity before the step; where a logarithm is taken also the equity after it, down to the least ratio
         of rule 7.6. A reward that is not ours may divide by either.

@@ -111,8 +111,20 @@ def draw_actions(r: random.Random, config: EnvConfig) -> Callable[..., np.ndarra
 
 @pytest.mark.parametrize("seed", range(60))
 def test_both_tiers_agree_where_there_are_ties(seed: int) -> None:
+    play_both(seed)
+
+
+def test_the_reward_of_an_account_that_has_lost_nearly_all_is_known_to_fewer_digits() -> None:
+    """1e9 in the beginning and a few hundred at the end, which carry the rounding of 1e9; rewards divide by them."""
+    play_both(256, initial_cash=1e9)
+
+
+def play_both(seed: int, **changes: float) -> None:
+    """Compare the tiers in a world, with other settings of the account."""
     r = random.Random(seed)
     market, config = draw_market(r), draw_rules(r)
+    account = config.portfolio_config.model_dump(exclude_unset=True)
+    config = config.updated(portfolio_config=account | changes)
     act = draw_actions(r, config)
 
     def actions(_: int, env: BatchTradingEnv) -> np.ndarray:
