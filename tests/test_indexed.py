@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.utils import env_checker
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 from torch import nn
 
 from batchenv import (
@@ -40,6 +40,7 @@ from batchenv.extractors import (
 from batchenv.spaces import INDEX_LIMIT, ObservationLayout
 from stateful import BackTesting, StatefulTradingEnv
 from tests.markets import market, ragged_market
+from tests.vectors import monitored
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "identity": {},
@@ -551,7 +552,7 @@ def test_policies_keep_what_they_were_given() -> None:
 def test_vec_normalize_of_bar_numbers_is_refused_where_the_network_looks_them_up() -> None:
     """It would look up bars 0 and 1, whatever bar the account is at."""
     scaled = VecNormalize(venv())
-    for make in (lambda: indexed_policy(scaled), lambda: Agent({}, VecMonitor(scaled))):
+    for make in (lambda: indexed_policy(scaled), lambda: Agent({}, monitored(scaled))):
         with pytest.raises(ConfigError, match=r"norm_obs_keys=\['portfolio'\]"):
             make()
     policy, kwargs = indexed_policy(venv())

@@ -98,7 +98,7 @@ def print_results(results: BacktestResults, bars: str | None = None) -> None:
 
     metrics, flags = results.metrics, results.flags
     if bars is None:
-        seen = any(flag.name in ("seen_in_training", "not_held_out") for flag in flags)
+        seen = any(flag.name in ("seen_in_training", "scaled_by_tested_bars") for flag in flags)
         bars = "Not held out:" if seen else "Tested bars" if results.trained_on is None else "Held-out bars"
     console.print(_results_table(results, f"{bars} {metrics['first_date']} to {metrics['last_date']}, after costs"))
     for flag in flags:
