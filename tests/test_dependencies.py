@@ -14,7 +14,7 @@ from packaging.version import Version
 from tests.test_house import imports, sources
 
 ROOT = Path(__file__).parent.parent
-IMPORTED_AS = {"sklearn": "scikit-learn", "stable_baselines3": "stable-baselines3"}
+IMPORTED_AS = {"stable_baselines3": "stable-baselines3"}
 PART_OF = {"llvmlite": "numba", "pydantic_core": "pydantic"}
 """Packages that another one pins to one version, and which one."""
 
